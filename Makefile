@@ -1,0 +1,62 @@
+# The commands a newcomer needs. `make help` lists them.
+#
+# Everything is installed into .venv from constraints/*.txt: exact versions, with hashes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench format constraints clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/.run ## start the gateway: database, API and webhook worker, on http://127.0.0.1:3000
+	@exec $(BIN)/mockpay serve
+
+test: $(VENV)/.dev ## install what the tests need, and run them all
+	@$(BIN)/python tests/system_packages.py
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/integration --server=system --quiet
+	$(BIN)/python -m pytest tests/integration --server=pgbouncer --quiet
+
+check: $(VENV)/.dev ## format, lint, types, structure
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## measure the speed; results are printed as ratios of one run
+	$(BIN)/python -m benchmarks
+
+format: $(VENV)/.dev ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: ## resolve the newest versions that pyproject.toml allows; needs uv
+	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints/run.txt
+	uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links --constraint constraints/run.txt --output-file constraints/dev.txt
+
+clean: ## remove the virtual environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "MockPay needs Python 3.11 or newer, and $(PYTHON) is older; run 'make PYTHON=python3.11 $(MAKECMDGOALS)'."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created constraints/run.txt pyproject.toml
+	@echo "Installing MockPay into $(VENV) ..."
+	@$(PIP) install --require-hashes --no-deps --requirement constraints/run.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run constraints/dev.txt
+	@echo "Installing the tools for development into $(VENV) ..."
+	@$(PIP) install --require-hashes --no-deps --requirement constraints/dev.txt
+	@touch $@

@@ -1,0 +1,150 @@
+"""The command line: parse, call, print."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.config import Env
+
+from mockpay import __version__
+from mockpay.errors import StartupError
+from mockpay.settings import ENVIRONMENT_PREFIX, Settings
+
+SettingsParameter = Annotated[Settings, Parameter(name="*")]
+
+app = App(
+    name="mockpay",
+    version=__version__,
+    help="A payment gateway simulator: real states, real webhooks, faults on demand, no money.",
+    config=Env(ENVIRONMENT_PREFIX, command=False),
+)
+audit = App(name="audit", help="The audit trail.")
+app.command(audit)
+
+
+@app.command
+def serve(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+    """Start everything on this machine: database, migrations, API and delivery worker."""
+    from mockpay import serving
+
+    _prepare(settings)
+    serving.serve(settings)
+
+
+@app.command
+def api(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+    """Start the API alone, on the database of MOCKPAY_DATABASE_URL."""
+    from mockpay import serving
+
+    _prepare(settings)
+    serving.serve_api(settings)
+
+
+@app.command
+def worker(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+    """Start a delivery worker alone, on the database of MOCKPAY_DATABASE_URL."""
+    from mockpay import serving
+
+    _prepare(settings)
+    _run(serving.work(settings))
+
+
+@app.command
+def migrate(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+    """Bring the schema of the database up to date. Safe to run from many processes at once."""
+    from mockpay import serving
+
+    _prepare(settings)
+    with serving.running_database(settings) as url:
+        applied = _run(serving.migrate(url))
+    print("\n".join(f"applied {name}" for name in applied) or "The database is up to date.")  # noqa: T201
+
+
+@audit.command(name="verify")
+def audit_verify(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+    """Recompute every payment's hash chain. Names each broken entry, and exits with 1 if there is one."""
+    from mockpay import serving
+
+    _prepare(settings)
+    with serving.running_database(settings) as url:
+        report = _run(serving.verify_audit(url))
+    for line in report.broken:
+        print(line)  # noqa: T201
+    state = "intact" if not report.broken else f"{len(report.broken)} BROKEN"
+    print(f"{report.payments} payments, {report.entries} audit entries: {state}")  # noqa: T201
+    if report.broken:
+        sys.exit(1)
+
+
+# Its port is not the server's, so MOCKPAY_PORT must not set it: no environment here.
+@app.command(name="listen")
+def listen(
+    *,
+    host: str = "127.0.0.1",
+    listen_port: Annotated[int, Parameter(name="--port")] = 4000,
+    secret: str | None = None,
+    status: int = 200,
+) -> None:
+    """Receive webhooks, and print each one and whether its signature is valid.
+
+    Parameters
+    ----------
+    host
+        The address to listen on.
+    listen_port
+        The port to listen on.
+    secret
+        The tenant's webhook_secret, to check signatures with.
+    status
+        What to answer. 500 shows the retries.
+    """
+    from mockpay.webhooks.listener import listen as receive
+
+    _run(receive(host, listen_port, secret, status, lambda text: print(text, flush=True)))  # noqa: T201
+
+
+@app.command(name="verify-demo")
+def verify_demo() -> None:
+    """Show what signature verification accepts and rejects."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mockpay.webhooks.verify_demo import BODY, SECRET, cases
+
+    table = Table("case", "signature", "expected", "verification")
+    for case in cases():
+        expected, accepted = ("accepted" if value else "rejected" for value in (case.expected, case.accepted))
+        colour = "green" if case.accepted == case.expected else "bold red"
+        table.add_row(case.name, case.signature[:26] or "(empty)", expected, f"[{colour}]{accepted}")
+    console = Console()
+    console.print(f"body    {BODY.decode()}\nsecret  {SECRET}", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    if any(case.accepted != case.expected for case in cases()):
+        sys.exit(1)
+
+
+def main() -> None:
+    """The entry point. What can't start says why in one sentence, and exits with 1."""
+    for name, value in list(os.environ.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and not value:
+            del os.environ[name]  # "MOCKPAY_X=" in a compose file means: not set
+    try:
+        app()
+    except StartupError as error:
+        print(f"mockpay: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _prepare(settings: Settings) -> None:
+    from mockpay.logs import configure_logging
+
+    configure_logging(json_lines=settings.is_production, level=settings.log_level)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)

@@ -1,0 +1,1 @@
+"""A request with an idempotency key does its work once; every repeat gets the stored answer."""

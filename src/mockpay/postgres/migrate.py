@@ -1,0 +1,94 @@
+"""Numbered SQL files, each applied once. Safe when many processes start together: one transaction, one lock."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+import structlog
+
+from mockpay.errors import StartupError
+from mockpay.postgres.pool import Connection
+
+# Any constant will do that no other program on a shared server is likely to take.
+_LOCK_SQL: Final = "SELECT pg_advisory_xact_lock(7305431920263)"
+_CREATE_TABLE_SQL: Final = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer CONSTRAINT schema_migrations_pkey PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+_APPLIED_SQL: Final = "SELECT version, name, checksum FROM schema_migrations ORDER BY version"
+_RECORD_SQL: Final = "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)"
+_LATEST_SQL: Final = "SELECT max(version) FROM schema_migrations"
+
+_FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+log = structlog.stdlib.get_logger("mockpay.migrate")
+
+
+@dataclass(frozen=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def bundled_migrations() -> list[Migration]:
+    """The migrations that this program carries, in order."""
+    folder = files("mockpay.postgres") / "migrations"
+    matches = [(_FILE_NAME.fullmatch(file.name), file) for file in folder.iterdir()]
+    return sorted(
+        (Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")) for match, file in matches if match),
+        key=lambda migration: migration.version,
+    )
+
+
+async def migrate(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+    """Apply what is missing, all or nothing, and return it.
+
+    Raises StartupError if an applied migration was edited, or the database is newer than this program.
+    """
+    async with connection.transaction():
+        # A lock of the transaction, not the session: it works through a transaction pooler too.
+        await connection.execute(_LOCK_SQL)
+        await connection.execute(_CREATE_TABLE_SQL)
+        rows = await connection.fetch(_APPLIED_SQL)
+        applied = {row["version"]: (row["name"], row["checksum"]) for row in rows}
+        missing = pending(migrations, applied)
+        for migration in missing:
+            await connection.execute(migration.sql)
+            await connection.execute(_RECORD_SQL, migration.version, migration.name, migration.checksum)
+    for migration in missing:
+        log.info("migration applied", migration=migration.name)
+    return missing
+
+
+def pending(migrations: list[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
+    """What remains to apply. `applied` maps a version to its name and checksum. Raises StartupError."""
+    known = {migration.version: migration for migration in migrations}
+    for version, (name, checksum) in applied.items():
+        if version not in known:
+            raise StartupError(
+                f"The database is newer than this MockPay: it has migration {name}, which this program does not "
+                "know; upgrade MockPay, or point it at another database."
+            )
+        if known[version].checksum != checksum:
+            raise StartupError(
+                f"Migration {known[version].name} was edited after it was applied to this database; "
+                "restore the file, and put the change into a new migration."
+            )
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+async def is_current(connection: Connection, migrations: list[Migration]) -> bool:
+    """Whether the newest migration is applied. Raises asyncpg.UndefinedTableError on an empty database."""
+    latest: int | None = await connection.fetchval(_LATEST_SQL)
+    return latest == migrations[-1].version

@@ -1,0 +1,129 @@
+"""The way to the database: pooled connections, one transaction a request, and one error when it is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import asyncpg
+import structlog
+
+from mockpay.errors import DatabaseUnavailable, StartupError
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+OLDEST_SERVER: Final = 15
+ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
+STATEMENT_TIMEOUT_SECONDS: Final = 30.0
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+
+# What a client should retry: the server is gone, going, full, or read-only after a failover.
+UNAVAILABLE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    OSError,
+    asyncio.TimeoutError,
+)
+
+_SERVER_SQL: Final = """
+SELECT pg_backend_pid() AS backend_pid, current_setting('server_version_num')::int / 10000 AS major
+"""
+
+log = structlog.stdlib.get_logger("mockpay.database")
+
+
+class Database:
+    """A pool of connections. A request holds one connection at most, so that waiting for one can't deadlock."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction: returning commits, raising rolls back.
+
+        Raises DatabaseUnavailable when the database can't be used; nothing was done then, unless the connection
+        was lost during the commit itself, which only a repeat under the same idempotency key can tell.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for single statements. Raises DatabaseUnavailable."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                # What the pool lends is a proxy with every method of a connection.
+                yield cast("Connection", connection)
+        except asyncpg.DataError:
+            raise  # an InterfaceError to asyncpg, but it says that an argument of ours was wrong
+        except UNAVAILABLE as error:
+            raise DatabaseUnavailable from error
+
+    async def close(self) -> None:
+        """Waits for running statements, but not for ever."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=CONNECT_TIMEOUT_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def connect(url: str) -> Connection:
+    """One connection, for migrations and commands. Raises StartupError when the server refuses it."""
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
+    except (*UNAVAILABLE, asyncpg.PostgresError, asyncpg.ClientConfigurationError, ValueError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise StartupError(
+            f"Can't connect to the database of MOCKPAY_DATABASE_URL ({reason}); "
+            "check the URL, and that the server is up."
+        ) from error
+
+
+async def open_database(url: str, connections: int) -> Database:
+    """Raises StartupError if the server can't be reached or is too old."""
+    cache_size = 0 if await _is_behind_pooler(url) else 200
+    pool = await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=connections,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=STATEMENT_TIMEOUT_SECONDS,
+        statement_cache_size=cache_size,
+        reset=_keep_session,
+    )
+    return Database(pool)
+
+
+async def _keep_session(_connection: object) -> None:
+    """No session state is ever set, so none needs the round trip that would reset it."""
+
+
+async def _is_behind_pooler(url: str) -> bool:
+    """Tell a pooler such as PgBouncer, behind which prepared statements can't be kept, by its made-up process id.
+
+    Raises StartupError if the server is too old.
+    """
+    connection = await connect(url)
+    try:
+        row = await connection.fetchrow(_SERVER_SQL)
+        assert row is not None
+        if row["major"] < OLDEST_SERVER:
+            raise StartupError(
+                f"The database is PostgreSQL {row['major']}, and MockPay needs {OLDEST_SERVER} or newer; "
+                "upgrade it, or unset MOCKPAY_DATABASE_URL to use the embedded one."
+            )
+        behind_pooler: bool = row["backend_pid"] != connection.get_server_pid()
+        if behind_pooler:
+            log.info("a connection pooler is in front of the database; prepared statements are off")
+        return behind_pooler
+    finally:
+        await connection.close()

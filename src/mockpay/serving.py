@@ -1,0 +1,279 @@
+"""Run the parts: bind the port, bring up the database, start the server or the worker, take it all down in order.
+
+Heavy imports are inside the functions: they run while the embedded database starts, not before.
+"""
+
+import asyncio
+import errno
+import functools
+import signal
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from mockpay.admin_key import ensure_admin_key
+from mockpay.errors import StartupError
+from mockpay.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
+
+    from mockpay.audit.verify import Report
+    from mockpay.postgres.pool import Connection
+
+GRACEFUL_SHUTDOWN_SECONDS: Final = 10
+
+_EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
+
+
+def serve(settings: Settings) -> None:
+    """Everything on one machine, until a signal. Raises StartupError."""
+    check_production(settings, needs_admin_key=True)
+    with bind(settings) as listener, stop_on_sigterm(), database(settings) as url:
+        asyncio.run(migrate(url))
+        _, admin_key_place = ensure_admin_key(settings)
+        announce = functools.partial(_announce, settings, listener, admin_key_place)
+        _run_servers(settings, url, listener, with_worker=True, announce=announce)
+
+
+def serve_api(settings: Settings) -> None:
+    """The API alone, on an external database that is migrated already. Raises StartupError."""
+    check_production(settings, needs_admin_key=True)
+    url = external_database(settings, "api")
+    with bind(settings) as listener:
+        asyncio.run(check_migrated(url))
+        _, admin_key_place = ensure_admin_key(settings)
+        announce = functools.partial(_announce, settings, listener, admin_key_place)
+        _run_servers(settings, url, listener, with_worker=False, announce=announce)
+
+
+async def work(settings: Settings) -> None:
+    """The delivery worker alone, until a signal; then it drains. Raises StartupError."""
+    from mockpay.app import open_parts
+
+    check_production(settings, needs_admin_key=False)
+    url = external_database(settings, "worker")
+    await check_migrated(url)
+    async with open_parts(settings, url) as (_, worker):
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, worker.stop)
+        print("MockPay's delivery worker runs; Ctrl-C stops it.", flush=True)  # noqa: T201
+        await worker.run()
+
+
+async def migrate(url: str) -> list[str]:
+    """Apply what is missing; the names of what was. Raises StartupError."""
+    from mockpay.postgres import migrate as migrations
+
+    async with _connection(url) as connection:
+        applied = await migrations.migrate(connection, migrations.bundled_migrations())
+    return [migration.name for migration in applied]
+
+
+async def check_migrated(url: str) -> None:
+    """Raises StartupError if the schema is not this program's."""
+    import asyncpg
+
+    from mockpay.postgres.migrate import bundled_migrations, is_current
+
+    async with _connection(url) as connection:
+        try:
+            current = await is_current(connection, bundled_migrations())
+        except asyncpg.UndefinedTableError:
+            current = False
+    if not current:
+        raise StartupError("The database is not migrated to this version of MockPay; run 'mockpay migrate' first.")
+
+
+async def verify_audit(url: str) -> "Report":
+    """Check every audit chain of the database. Raises StartupError if it can't be reached."""
+    from mockpay.audit.verify import report
+
+    async with _connection(url) as connection:
+        return await report(connection)
+
+
+def check_production(settings: Settings, *, needs_admin_key: bool) -> None:
+    """Raises StartupError if production lacks what must not be guessed."""
+    if not settings.is_production:
+        return
+    if not settings.database_url:
+        raise StartupError("In production MOCKPAY_DATABASE_URL must be set; the embedded database is for development.")
+    if needs_admin_key and not settings.admin_key:
+        raise StartupError("In production MOCKPAY_ADMIN_KEY must be set, to at least 16 random characters.")
+
+
+def external_database(settings: Settings, command: str) -> str:
+    """Raises StartupError if there is none."""
+    if not settings.database_url:
+        raise StartupError(
+            f"'mockpay {command}' needs MOCKPAY_DATABASE_URL; 'mockpay serve' brings a database of its own."
+        )
+    return settings.database_url
+
+
+@contextmanager
+def bind(settings: Settings) -> Iterator[socket.socket]:
+    """The listening socket, taken before anything slow is started. Raises StartupError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartupError(
+            f"MOCKPAY_HOST '{settings.host}' is no address of this machine: {error.strerror}."
+        ) from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartupError(_bind_failure(settings, error)) from error
+        yield listener
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The URL of the database to use: the external one, or the embedded one for as long as this is open.
+
+    Raises StartupError.
+    """
+    if settings.database_url:
+        yield settings.database_url
+        return
+    from mockpay.postgres.embedded import EmbeddedPostgres
+
+    embedded = EmbeddedPostgres(settings.data_dir)
+    try:
+        embedded.launch()
+
+        embedded.wait_until_ready()
+        yield embedded.url()
+    finally:
+        embedded.stop()
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[str]:
+    """For commands: like `database`, but joins the embedded one if a `serve` runs it already."""
+    from mockpay.postgres.embedded import EmbeddedPostgres
+
+    url = None if settings.database_url else EmbeddedPostgres(settings.data_dir).url_if_running()
+    if url:
+        yield url
+        return
+    with database(settings) as own_url:
+        yield own_url
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that the embedded database is stopped however far the start has come."""
+
+    def leave(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@asynccontextmanager
+async def _connection(url: str) -> "AsyncIterator[Connection]":
+    from mockpay.postgres.pool import connect
+
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _bind_failure(settings: Settings, error: OSError) -> str:
+    where = f"port {settings.port} on {settings.host}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Can't listen: {where} is taken; stop what uses it, or choose another with MOCKPAY_PORT."
+        case errno.EACCES:
+            return f"Can't listen: {where} needs privileges; choose one above 1023 with MOCKPAY_PORT."
+        case _:
+            return f"Can't listen on {where}: {error.strerror}; check MOCKPAY_HOST and MOCKPAY_PORT."
+
+
+def _run_servers(
+    settings: Settings, url: str, listener: socket.socket, *, with_worker: bool, announce: Callable[[], None]
+) -> None:
+    """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(
+        functools.partial(_build_app, settings, url, with_worker=with_worker),
+        factory=True,
+        workers=settings.workers,
+        http="httptools",
+        loop="auto",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+    )
+    announcer = threading.Thread(target=_announce_when_answering, args=(listener, announce), daemon=True)
+    announcer.start()
+    if settings.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+    else:
+        Multiprocess(config, sockets=[listener]).run()
+
+
+def _build_app(settings: Settings, url: str, *, with_worker: bool) -> "ASGIApp":
+    """In the process that serves it."""
+    from mockpay.app import create_app
+    from mockpay.logs import configure_logging
+
+    configure_logging(json_lines=settings.is_production, level=settings.log_level)
+    return create_app(settings, url, with_worker=with_worker)
+
+
+def _base_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _announce_when_answering(listener: socket.socket, announce: Callable[[], None]) -> None:
+    """Say so only when it is true, whichever process answers."""
+    url = f"{_base_url(listener)}/health"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    pause = threading.Event()
+    while True:
+        try:
+            opener.open(url, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            pause.wait(0.02)
+            continue
+        announce()
+        return
+
+
+def _announce(settings: Settings, listener: socket.socket, admin_key_place: str) -> None:
+    base = _base_url(listener)
+    where = "MOCKPAY_DATABASE_URL" if settings.database_url else f"embedded PostgreSQL in {settings.data_dir}"
+    lines = [
+        f"MockPay listens on {base} ({settings.env})",
+        f"  database    {where}",
+        f"  admin key   {admin_key_place}",
+        f"  reference   {base}/docs",
+        f"  try         curl {base}/api/auth/register -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
+        "Ctrl-C stops it.",
+    ]
+    print("\n".join(lines), flush=True)  # noqa: T201

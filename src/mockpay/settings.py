@@ -1,0 +1,93 @@
+"""Every setting: its name, default and help, in one frozen table.
+
+The command line makes a flag of each, and `MOCKPAY_<NAME>` in the environment sets it as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import Parameter
+from platformdirs import user_data_path
+
+ENVIRONMENT_PREFIX: Final = "MOCKPAY_"
+
+RateLimitTier = Literal["standard", "high", "unlimited"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Environment = Literal["development", "production"]
+
+
+def _between(low: float, high: float) -> Callable[[type, Any], None]:
+    def check(_type: type, value: float) -> None:
+        if not (isfinite(value) and low <= value <= high):
+            raise ValueError(f"Must be from {low:g} to {high:g}.")
+
+    return check
+
+
+def _postgres_url(_type: type, value: str | None) -> None:
+    if value is not None and not value.startswith(("postgres://", "postgresql://")):
+        raise ValueError("Must be a URL like postgresql://user:password@host:5432/database.")
+
+
+def _admin_key(_type: type, value: str | None) -> None:
+    if value is not None and len(value) < 16:  # noqa: PLR2004
+        raise ValueError("Must be at least 16 characters long.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+
+    port: Annotated[int, Parameter(validator=_between(0, 65535))] = 3000
+    """The port to listen on. 0 takes a free one and prints it."""
+
+    workers: Annotated[int, Parameter(validator=_between(1, 64))] = 1
+    """How many API processes to run."""
+
+    data_dir: Path = field(default_factory=lambda: user_data_path("mockpay", appauthor=False))
+    """The folder of the embedded database and the development admin key."""
+
+    database_url: Annotated[str | None, Parameter(validator=_postgres_url)] = None
+    """An existing PostgreSQL (15 or newer) to use in place of the embedded one."""
+
+    database_connections: Annotated[int, Parameter(validator=_between(2, 1000))] = 16
+    """The most connections that a process opens to the database."""
+
+    admin_key: Annotated[str | None, Parameter(validator=_admin_key, show_default=False)] = None
+    """The key of the admin routes. In development one is made at the first start and kept in the data folder."""
+
+    env: Environment = "development"
+    """In production a database URL and an admin key are required, logs are JSON, private webhook URLs refused."""
+
+    log_level: LogLevel = "info"
+    """The least severe log line that is written."""
+
+    rate_limit_tier: RateLimitTier = "standard"
+    """The rate limit tier of a new tenant."""
+
+    webhook_attempts: Annotated[int, Parameter(validator=_between(1, 100))] = 3
+    """How often a webhook is tried before its delivery is dead."""
+
+    webhook_backoff_seconds: Annotated[float, Parameter(validator=_between(0.001, 86400))] = 2.0
+    """The wait after the first failed attempt; it doubles after each further one, and jitter adds up to a half."""
+
+    webhook_timeout_seconds: Annotated[float, Parameter(validator=_between(0.05, 300))] = 5.0
+    """How long a receiver may take to answer."""
+
+    webhook_concurrency: Annotated[int, Parameter(validator=_between(1, 10_000))] = 64
+    """How many webhooks a worker sends at once."""
+
+    webhook_concurrency_per_host: Annotated[int, Parameter(validator=_between(1, 10_000))] = 16
+    """How many of these may go to one receiver host, so that a dead one can't hold up the others."""
+
+    @property
+    def is_production(self) -> bool:
+        return self.env == "production"
+
+
+def environment_name(field: str) -> str:
+    return ENVIRONMENT_PREFIX + field.upper()

@@ -1,0 +1,99 @@
+"""Decode a JSON body strictly, and report every fault in it at once.
+
+msgspec stops at the first fault, so the fields are converted one by one.
+"""
+
+from collections.abc import Iterator
+from decimal import InvalidOperation
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from mockpay import exact_json
+from mockpay.errors import Fault, InvalidRequest, MalformedJson
+
+Model = TypeVar("Model", bound=msgspec.Struct)
+
+
+@runtime_checkable
+class Parsed(Protocol):
+    """A field type that reads itself from JSON; `parse` raises ValueError with a sentence for the client."""
+
+    @classmethod
+    def parse(cls, raw: object) -> Any: ...
+
+
+def decode_json(body: bytes) -> Any:
+    """JSON with exact numbers: one with a fraction or an exponent becomes a Decimal, never a float.
+
+    Raises MalformedJson.
+    """
+    try:
+        return exact_json.decode(body)
+    except RecursionError as error:
+        raise MalformedJson("The body is nested too deeply.") from error
+    except InvalidOperation as error:
+        raise MalformedJson("The body holds a number whose exponent is too large.") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedJson(f"The body is not valid UTF-8 JSON: {error}.") from error
+
+
+def decode_body(body: bytes, model: type[Model]) -> Model:
+    """Read `body` as `model`. Its `__post_init__` may raise InvalidRequest for faults between fields.
+
+    Raises MalformedJson and InvalidRequest.
+    """
+    raw = decode_json(body)
+    if not isinstance(raw, dict):
+        raise InvalidRequest([Fault("body", "must be a JSON object")])
+    faults = [*_unknown_fields(raw, model)]
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(model):
+        if field.encode_name not in raw:
+            if field.required:
+                faults.append(Fault(field.encode_name, "is required"))
+            continue
+        try:
+            values[field.name] = convert(raw[field.encode_name], field.type)
+        except ValueError as error:
+            faults.append(Fault(field.encode_name, _sentence(error)))
+    if faults:
+        raise InvalidRequest(faults)
+    return model(**values)
+
+
+def convert(value: object, target: Any) -> Any:
+    """Convert one decoded JSON value. Raises ValueError (msgspec's ValidationError is one)."""
+    if _holds_nul(value):
+        raise ValueError("must not hold NUL characters")
+    return msgspec.convert(value, target, dec_hook=_decode_hook)
+
+
+def _decode_hook(target: type, value: object) -> Any:
+    assert isinstance(target, Parsed), target
+    return target.parse(value)
+
+
+def _unknown_fields(raw: dict[str, object], model: type[msgspec.Struct]) -> Iterator[Fault]:
+    known = [field.encode_name for field in msgspec.structs.fields(model)]
+    for name in raw:
+        if name not in known:
+            yield Fault(name[:100].replace("\0", "�"), f"is not a known field; known are {', '.join(known)}")
+
+
+def _sentence(error: ValueError) -> str:
+    text = str(error).replace("`", "")
+    return text[0].lower() + text[1:]
+
+
+def _holds_nul(value: object) -> bool:
+    """PostgreSQL can't store a NUL in text."""
+    match value:
+        case str():
+            return "\0" in value
+        case list():
+            return any(map(_holds_nul, value))
+        case dict():
+            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+        case _:
+            return False

@@ -1,0 +1,56 @@
+"""The one place where an exception becomes an answer."""
+
+from typing import Any, Final
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from mockpay import errors
+from mockpay.exact_json import encode
+from mockpay.web.answers import json_response
+from mockpay.web.openapi import ErrorBody
+from mockpay.web.request_log import request_id_of
+
+log = structlog.stdlib.get_logger("mockpay.http")
+
+_BY_STATUS: Final[dict[int, type[errors.ApiError]]] = {
+    413: errors.BodyTooLarge,
+    415: errors.UnsupportedMediaType,
+}
+
+
+def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """Litestar calls this for every exception that a request raises, its own included."""
+    answer = as_api_error(error)
+    if isinstance(answer, errors.InternalError):
+        log.error("unexpected error", exc_info=error)
+    elif isinstance(answer, errors.DatabaseUnavailable):
+        log.warning("database unavailable", cause=repr(error.__cause__ or error))
+    body = error_body(answer, request_id_of(request.scope))
+    return json_response(body, answer.status, answer.headers)
+
+
+def error_body(error: errors.ApiError, request_id: str) -> bytes:
+    body = ErrorBody(error.sentence, error.code, request_id)
+    if error.details:
+        body = ErrorBody(error.sentence, error.code, request_id, list(error.details))
+    return encode(body)
+
+
+def as_api_error(error: Exception) -> errors.ApiError:
+    """Translate what the framework raised; anything unknown is our mistake and tells the client nothing."""
+    match error:
+        case errors.ApiError():
+            return error
+        case MethodNotAllowedException():
+            allowed = {name.lower(): value for name, value in (error.headers or {}).items()}
+            return errors.MethodNotAllowed(headers={"Allow": allowed.get("allow", "")})
+        case NotFoundException():
+            return errors.RouteNotFound()
+        case HTTPException() if error.status_code in _BY_STATUS:
+            return _BY_STATUS[error.status_code]()
+        case HTTPException() if error.status_code < 500:  # noqa: PLR2004
+            return errors.InvalidRequest([errors.Fault("request", error.detail or "is malformed")])
+        case _:
+            return errors.InternalError()

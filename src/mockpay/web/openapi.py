@@ -1,0 +1,101 @@
+"""What the OpenAPI document needs to know of our own types, and how a strict body is bound to a route."""
+
+from collections.abc import Generator
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import msgspec
+from litestar.dto import AbstractDTO
+from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Reference, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+
+from mockpay.errors import ApiError, Fault, UnsupportedMediaType
+from mockpay.types import Amount, Currency
+from mockpay.web.body import decode_body
+
+NUMBER = Schema(type=OpenAPIType.NUMBER, description="Major units, exact.", examples=[49.99])
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The shape of every error."""
+
+    error: str
+    code: str
+    request_id: str
+    details: list[Fault] | msgspec.UnsetType = msgspec.UNSET
+
+
+class StrictBody(AbstractDTO[Any]):
+    """`dto=StrictBody.of(Model)` makes Litestar decode `data` with our strict decoder."""
+
+    model_type: ClassVar[type[msgspec.Struct]]  # type: ignore[misc]
+
+    @classmethod
+    def of(cls, model: type[msgspec.Struct]) -> type["StrictBody"]:
+        return type(f"StrictBody[{model.__name__}]", (cls,), {"model_type": model, "config": None})
+
+    def decode_bytes(self, value: bytes) -> Any:
+        media_type = self.asgi_connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" and not media_type.endswith("+json"):
+            raise UnsupportedMediaType
+        return decode_body(value, self.model_type)
+
+    def decode_builtins(self, value: dict[str, Any]) -> Any:
+        """Litestar calls this for form bodies, which it has parsed already."""
+        raise UnsupportedMediaType
+
+    @classmethod
+    def create_for_field_definition(cls, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing to generate: the model is the transfer type."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
+    ) -> Reference | Schema:
+        schema: Reference | Schema = schema_creator.for_field_definition(field_definition)
+        return schema
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition, None, None]:
+        yield from ()
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        return False
+
+
+class OwnTypes(OpenAPISchemaPlugin):
+    """Schemas of field types that are neither Structs nor built in."""
+
+    SCHEMAS: ClassVar[dict[type, Schema]] = {
+        Amount: NUMBER,
+        Decimal: NUMBER,
+        Currency: Schema(type=OpenAPIType.STRING, description="ISO 4217, in either case.", examples=["USD"]),
+    }
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        return isinstance(value, type) and (value in OwnTypes.SCHEMAS or hasattr(value, "json_schema"))
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        annotation = field_definition.annotation
+        return self.SCHEMAS.get(annotation) or Schema(type=OpenAPIType.STRING, **annotation.json_schema)
+
+
+def errors(*kinds: type[ApiError]) -> dict[int, ResponseSpec]:
+    """The error answers of a route, by status, for its `responses`."""
+    by_status: dict[int, list[type[ApiError]]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: ResponseSpec(
+            ErrorBody,
+            generate_examples=False,
+            description="; ".join(f"`{kind.code}`: {kind.summary}" for kind in same),
+        )
+        for status, same in by_status.items()
+    }

@@ -1,0 +1,70 @@
+"""The outermost layer: gives each request its id, and writes one log line when it is answered."""
+
+import re
+import secrets
+import time
+from typing import Any
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
+
+_PROBES = ("/health", "/ready")
+"""Asked every few seconds by whatever watches over the process; their answers are no news."""
+
+log = structlog.stdlib.get_logger("mockpay.http")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id that this layer gave the request."""
+    request_id: str = scope["state"]["request_id"]
+    return request_id
+
+
+class RequestLog:
+    """Wraps the whole application, so that even an answer the framework gives by itself carries an id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:  # lifespan
+            await self._app(scope, receive, send)
+            return
+        request_id = _client_request_id(scope) or secrets.token_hex(16)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                _log_request(scope, status, time.perf_counter() - started)
+
+
+def _client_request_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return None
+
+
+def _log_request(scope: Any, status: int, seconds: float) -> None:
+    write = log.debug if scope["path"] in _PROBES else log.info
+    write(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        duration_milliseconds=round(seconds * 1000, 2),
+    )

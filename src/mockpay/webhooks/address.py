@@ -1,0 +1,108 @@
+"""Where a webhook may go. Outside development, never to this machine or into its private network.
+
+A URL is checked when it is registered, for a clear error, and again when the connection is made, on the very address
+that is connected to: a name may resolve differently by then (DNS rebinding).
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final
+
+from aiohttp import AddrInfoType
+from yarl import URL
+
+MAX_URL_LENGTH: Final = 2048
+RESOLVE_TIMEOUT_SECONDS: Final = 5.0
+
+Resolve = Callable[[str, int], Coroutine[Any, Any, list[str]]]
+
+
+class AddressRefused(OSError):
+    """The address is private, and this is not a development server. An OSError, since aiohttp expects one."""
+
+
+class WebhookUrl(str):
+    """An http or https URL that a webhook can be sent to."""
+
+    __slots__ = ()
+    json_schema: ClassVar[dict[str, Any]] = {
+        "format": "uri",
+        "max_length": MAX_URL_LENGTH,
+        "examples": ["http://127.0.0.1:4000/webhooks"],
+    }
+
+    @classmethod
+    def parse(cls, raw: object) -> "WebhookUrl":
+        if not isinstance(raw, str):
+            raise ValueError("must be a string: an http or https URL")
+        if len(raw) > MAX_URL_LENGTH:
+            raise ValueError(f"must be at most {MAX_URL_LENGTH} characters long")
+        if not raw.isprintable() or " " in raw:
+            raise ValueError("must not hold spaces or control characters")
+        try:
+            url = URL(raw)
+            host, port = url.host, url.port
+        except ValueError as error:
+            raise ValueError("must be a valid URL") from error
+        if url.scheme not in ("http", "https") or not host or not port:
+            raise ValueError("must be an http or https URL with a host")
+        if url.user is not None or url.password is not None:
+            raise ValueError("must not hold a user name or password: it would end in logs")
+        return cls(raw)
+
+
+def receiver_host(url: str) -> str:
+    """What a worker counts its concurrency by."""
+    return f"{URL(url).host}:{URL(url).port}"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address lies on the open internet. An IPv4 address inside an IPv6 one counts as itself."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if embedded is not None:
+            return is_public(str(embedded))
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip.is_global and not ip.is_multicast
+
+
+async def system_resolve(host: str, port: int) -> list[str]:
+    """Raises OSError if the name does not resolve."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+class AddressGuard:
+    def __init__(self, *, allow_private: bool, resolve: Resolve = system_resolve) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+
+    async def problem_with(self, url: str) -> str | None:
+        """Why this URL can't be registered, or None. A name that does not resolve today may do so later: allowed."""
+        if self._allow_private:
+            return None
+        target = URL(url)
+        assert target.host is not None
+        assert target.port is not None
+        try:
+            addresses = await asyncio.wait_for(self._resolve(target.host, target.port), RESOLVE_TIMEOUT_SECONDS)
+        except (TimeoutError, OSError, UnicodeError):
+            return None
+        if all(map(is_public, addresses)):
+            return None
+        return "must not lead to a private, loopback, link-local or metadata address (outside development mode)"
+
+    def open_socket(self, address_info: AddrInfoType) -> socket.socket:
+        """aiohttp calls this for each address it is about to connect to, however it came by it.
+
+        Raises AddressRefused.
+        """
+        family, kind, protocol, _, address = address_info
+        if not (self._allow_private or is_public(str(address[0]))):
+            raise AddressRefused(f"{address[0]} is not a public address")
+        return socket.socket(family, kind, protocol)

@@ -1,0 +1,262 @@
+"""The table of deliveries, which is also the queue."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from mockpay.postgres.pool import Connection
+from mockpay.webhooks.address import receiver_host
+
+_ADD_SECRET_SQL: Final = """
+INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
+"""
+_NEWEST_SECRET_SQL: Final = """
+SELECT secret FROM webhook_secrets WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1
+"""
+_ENQUEUE_SQL: Final = """
+INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
+                                next_attempt_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), $10)
+"""
+
+# The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
+# now() and not clock_timestamp(): the index can be searched for a value that is fixed during the statement.
+_CLAIM_SQL: Final = """
+WITH present AS (
+    SELECT coalesce($1::timestamptz, now()) AS now
+),
+in_flight AS (
+    SELECT * FROM unnest($3::text[], $4::integer[]) AS host (receiver_host, sending)
+),
+-- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries.
+due AS (
+    SELECT tenant_id, id, receiver_host, next_attempt_at
+    FROM webhook_deliveries
+    WHERE status = 'pending'
+      AND next_attempt_at <= coalesce($1::timestamptz, now())
+      AND receiver_host <> ALL (
+          SELECT in_flight.receiver_host FROM in_flight WHERE sending >= $5::integer
+      )
+    ORDER BY next_attempt_at
+    LIMIT $2::integer * 4
+),
+ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY receiver_host ORDER BY next_attempt_at) AS place FROM due
+),
+chosen AS (
+    SELECT delivery.tenant_id, delivery.id, delivery.attempts, delivery.url, delivery.claimed_at
+    FROM ranked
+    JOIN webhook_deliveries AS delivery ON delivery.tenant_id = ranked.tenant_id AND delivery.id = ranked.id
+    LEFT JOIN in_flight ON in_flight.receiver_host = ranked.receiver_host
+    WHERE ranked.place <= $5::integer - coalesce(in_flight.sending, 0)
+      -- Again, of the row that gets locked: another worker may have claimed it since.
+      AND delivery.status = 'pending'
+      AND delivery.next_attempt_at <= coalesce($1::timestamptz, now())
+    ORDER BY ranked.next_attempt_at
+    LIMIT $2
+    FOR UPDATE OF delivery SKIP LOCKED
+),
+-- A claim that was never settled: its worker died or froze. The attempt counted, so it is logged.
+lost AS (
+    INSERT INTO delivery_attempts (tenant_id, delivery_id, attempt, url, started_at, error)
+    SELECT tenant_id, id, attempts, url, claimed_at, 'worker_lost' FROM chosen WHERE claimed_at IS NOT NULL
+    ON CONFLICT DO NOTHING
+),
+-- If that was the last attempt it has none left: a delivery that kills its worker must not do so for ever.
+dead AS (
+    UPDATE webhook_deliveries AS delivery
+    SET status = 'dead', claimed_at = NULL, last_error = 'worker_lost', finished_at = present.now
+    FROM chosen, present
+    WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
+      AND chosen.attempts >= delivery.max_attempts
+)
+UPDATE webhook_deliveries AS delivery
+SET attempts = delivery.attempts + 1, claimed_at = present.now, next_attempt_at = present.now + $6::interval
+FROM chosen, present
+WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
+  AND chosen.attempts < delivery.max_attempts
+RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
+          delivery.payload, delivery.attempts AS attempt, delivery.max_attempts,
+          ARRAY(
+              SELECT secret FROM webhook_secrets
+              WHERE webhook_secrets.tenant_id = delivery.tenant_id
+                AND (expires_at IS NULL OR expires_at > present.now)
+              ORDER BY created_at DESC
+          ) AS secrets
+"""
+
+# Fenced on the attempt: a worker that was frozen past its lease finds that the delivery has moved on.
+_SETTLE_SQL: Final = """
+WITH settled AS (
+    UPDATE webhook_deliveries
+    SET status = $4,
+        claimed_at = NULL,
+        next_attempt_at = coalesce($12::timestamptz, now()) + $5::interval,
+        last_error = $6,
+        finished_at = CASE WHEN $4 = 'pending' THEN NULL ELSE coalesce($12::timestamptz, now()) END
+    WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND status = 'pending' AND claimed_at IS NOT NULL
+    RETURNING tenant_id, id, url
+)
+INSERT INTO delivery_attempts
+    (tenant_id, delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error)
+SELECT tenant_id, id, $3, url, $7, $8, $9, $10, $11 FROM settled
+RETURNING attempt
+"""
+
+_OF_PAYMENT_SQL: Final = """
+SELECT id, event_id, event, url, status, attempts, max_attempts, next_attempt_at, last_error, created_at, finished_at
+FROM webhook_deliveries WHERE tenant_id = $1 AND payment_id = $2 ORDER BY created_at, id
+"""
+_ATTEMPTS_SQL: Final = """
+SELECT delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error
+FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt
+"""
+
+
+class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """An event on its way to a receiver. `payload` is the exact body."""
+
+    tenant_id: UUID
+    id: UUID
+    payment_id: UUID
+    event_id: UUID
+    event: str
+    url: str
+    payload: bytes
+    max_attempts: int
+    created_at: datetime
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of one delivery, leased to this worker. `attempt` counts from 1 and fences the result."""
+
+    tenant_id: UUID
+    id: UUID
+    event_id: UUID
+    event: str
+    url: str
+    receiver_host: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    secrets: list[str]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an attempt, and what that makes of the delivery: delivered, dead, or pending after `delay`."""
+
+    status: str
+    delay: timedelta
+    started_at: datetime
+    duration_milliseconds: int
+    response_status: int | None
+    response_body: str | None
+    error: str | None
+
+    @property
+    def last_error(self) -> str | None:
+        if self.status == "delivered":
+            return None
+        return self.error or f"http_{self.response_status}"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    attempt: int
+    url: str
+    started_at: datetime
+    duration_milliseconds: int | None
+    response_status: int | None
+    response_body: str | None
+    error: str | None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    event_id: UUID
+    event: str
+    url: str
+    status: str
+    attempts: int
+    max_attempts: int
+    next_attempt_at: datetime
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    attempt_log: list[Attempt]
+
+
+async def add_secret(connection: Connection, tenant_id: UUID, id_: UUID, secret: str, now: datetime) -> None:
+    await connection.execute(_ADD_SECRET_SQL, tenant_id, id_, secret, now)
+
+
+async def newest_secret(connection: Connection, tenant_id: UUID) -> str:
+    secret = await connection.fetchval(_NEWEST_SECRET_SQL, tenant_id)
+    assert isinstance(secret, str), "every tenant has a webhook secret"
+    return secret
+
+
+async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
+    """In the caller's transaction: the event exists if, and only if, what it tells of does."""
+    await connection.execute(
+        _ENQUEUE_SQL,
+        delivery.tenant_id,
+        delivery.id,
+        delivery.payment_id,
+        delivery.event_id,
+        delivery.event,
+        delivery.url,
+        receiver_host(delivery.url),
+        delivery.payload.decode(),
+        delivery.max_attempts,
+        delivery.created_at,
+    )
+
+
+async def claim(
+    connection: Connection,
+    *,
+    limit: int,
+    sending: dict[str, int],
+    per_host: int,
+    lease: timedelta,
+    now: datetime | None = None,
+) -> list[Claim]:
+    """Take up to `limit` due deliveries for the time of `lease`.
+
+    `sending` counts what this worker has under way for each receiver host, and `per_host` is the most it may have.
+    `now` is the database's present if None.
+    """
+    rows = await connection.fetch(_CLAIM_SQL, now, limit, list(sending.keys()), list(sending.values()), per_host, lease)
+    return [Claim(**dict(row)) for row in rows]
+
+
+async def settle(connection: Connection, claimed: Claim, result: Result, now: datetime | None = None) -> bool:
+    """Write an attempt's result and log it. False if the claim was lost meanwhile: then nothing is written."""
+    logged = await connection.fetchval(
+        _SETTLE_SQL,
+        claimed.tenant_id,
+        claimed.id,
+        claimed.attempt,
+        result.status,
+        result.delay,
+        result.last_error,
+        result.started_at,
+        result.duration_milliseconds,
+        result.response_status,
+        result.response_body,
+        result.error,
+        now,
+    )
+    return logged is not None
+
+
+async def of_payment(connection: Connection, tenant_id: UUID, payment_id: UUID) -> list[Delivery]:
+    """The deliveries of one payment with every attempt, oldest first."""
+    rows = await connection.fetch(_OF_PAYMENT_SQL, tenant_id, payment_id)
+    log: dict[UUID, list[Attempt]] = {row["id"]: [] for row in rows}
+    for row in await connection.fetch(_ATTEMPTS_SQL, tenant_id, list(log)):
+        columns = dict(row)
+        log[columns.pop("delivery_id")].append(Attempt(**columns))
+    return [Delivery(**dict(row), attempt_log=log[row["id"]]) for row in rows]

@@ -1,0 +1,148 @@
+"""Claims due deliveries, sends them side by side, writes the results. Any number of these may run anywhere."""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import aiohttp
+import structlog
+
+from mockpay.errors import DatabaseUnavailable
+from mockpay.postgres.pool import Database
+from mockpay.settings import Settings
+from mockpay.types import Clock
+from mockpay.webhooks import store
+from mockpay.webhooks.address import AddressGuard
+from mockpay.webhooks.delivery import judge, open_session, prepare, send
+from mockpay.webhooks.schedule import Schedule
+from mockpay.webhooks.store import Claim, Result
+
+POLL_SECONDS: Final = 0.2
+DATABASE_RETRY_SECONDS: Final = 1.0
+
+log = structlog.stdlib.get_logger("mockpay.webhooks")
+
+
+class Worker:
+    """`run` until `stop`. Stopping drains: what is under way is finished and written, nothing new is claimed."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        guard: AddressGuard,
+        clock: Clock,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._guard = guard
+        self._clock = clock
+        self._jitter = jitter
+        self._schedule = Schedule.of(settings)
+        self._sending: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._something_to_do = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Look for work now, not at the next poll."""
+        self._something_to_do.set()
+
+    def stop(self) -> None:
+        """Ask `run` to end. It returns when what is under way is done."""
+        self._stopping = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Survives the loss of the database: what can't be written now is claimed anew when its lease ends."""
+        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
+            while not self._stopping:
+                self._something_to_do.clear()
+                claimed = await self._claim_calmly()
+                for claim in claimed:
+                    self._start(session, claim)
+                if not claimed:
+                    await self._rest()
+            await asyncio.gather(*self._tasks)
+
+    async def run_due(self, now: datetime | None = None) -> int:
+        """Deliver what is due now and wait for it; the number of attempts made. For one-shot use and for tests."""
+        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
+            claimed = await self._claim(now)
+            await asyncio.gather(*(self._deliver(session, claim, now) for claim in claimed))
+        return len(claimed)
+
+    async def _claim_calmly(self) -> list[Claim]:
+        if sum(self._sending.values()) >= self._settings.webhook_concurrency:
+            return []
+        try:
+            return await self._claim()
+        except DatabaseUnavailable as error:
+            log.warning("can't claim deliveries", cause=repr(error.__cause__))
+            await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        except Exception:
+            # A worker that ended here would stop every webhook until the next restart.
+            log.exception("can't claim deliveries")
+            await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        return []
+
+    async def _claim(self, now: datetime | None = None) -> list[Claim]:
+        async with self._database.transaction() as connection:
+            return await store.claim(
+                connection,
+                limit=self._settings.webhook_concurrency - sum(self._sending.values()),
+                sending=dict(self._sending),
+                per_host=self._settings.webhook_concurrency_per_host,
+                lease=self._schedule.lease,
+                now=now,
+            )
+
+    def _start(self, session: aiohttp.ClientSession, claim: Claim) -> None:
+        self._sending[claim.receiver_host] += 1
+        task = asyncio.create_task(self._deliver(session, claim))
+        self._tasks.add(task)
+
+        def free_slot(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            self._sending[claim.receiver_host] -= 1
+            self._sending += Counter()  # forgets the hosts that are at zero
+            self.wake()
+
+        task.add_done_callback(free_slot)
+
+    async def _deliver(self, session: aiohttp.ClientSession, claim: Claim, now: datetime | None = None) -> None:
+        started_at = self._clock.now()
+        outcome = await send(session, prepare(claim, started_at))
+        result = judge(claim, outcome, self._schedule, started_at, self._jitter())
+        try:
+            async with self._database.transaction() as connection:
+                kept = await store.settle(connection, claim, result, now)
+        except DatabaseUnavailable as error:
+            log.warning("can't write a delivery's result", delivery=str(claim.id), cause=repr(error.__cause__))
+            return
+        except Exception:
+            log.exception("can't write a delivery's result", delivery=str(claim.id))
+            return
+        _log_result(claim, result, kept=kept)
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._something_to_do.wait(), POLL_SECONDS)
+
+
+def _log_result(claim: Claim, result: Result, *, kept: bool) -> None:
+    event = f"webhook {result.status}" if kept else "webhook result dropped: the claim was lost"
+    log.info(
+        event,
+        delivery=str(claim.id),
+        webhook_event=claim.event,
+        attempt=claim.attempt,
+        response_status=result.response_status,
+        error=result.error,
+    )
