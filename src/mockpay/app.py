@@ -25,6 +25,7 @@ from mockpay.settings import Settings
 from mockpay.tenants import http as tenants
 from mockpay.types import SystemClock
 from mockpay.web.answers import json_response
+from mockpay.web.dependencies import ContextDependency
 from mockpay.web.error_handler import handle_error
 from mockpay.web.openapi import OwnTypes
 from mockpay.web.openapi import errors as error_answers
@@ -39,6 +40,11 @@ log = structlog.stdlib.get_logger("mockpay")
 
 def create_app(settings: Settings, database_url: str, *, with_worker: bool) -> ASGIApp:
     """The API, and beside it a delivery worker if asked for. The database is opened when the application starts."""
+    return RequestLog(create_litestar(settings, database_url, with_worker=with_worker))
+
+
+def create_litestar(settings: Settings, database_url: str, *, with_worker: bool) -> Litestar:
+    """The application inside the request log."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -47,20 +53,18 @@ def create_app(settings: Settings, database_url: str, *, with_worker: bool) -> A
             async with running(worker) if with_worker else nullcontext():
                 yield
 
-    return RequestLog(
-        Litestar(
-            [tenants.register, tenants.me, *payments.ROUTES, health, ready],
-            dependencies={
-                "context": Provide(provide_context, sync_to_thread=False),
-                "tenant": Provide(tenants.current_tenant),
-            },
-            exception_handlers={Exception: handle_error},
-            lifespan=[lifespan],
-            request_max_body_size=BODY_BYTES_MAX,
-            openapi_config=_openapi(),
-            plugins=[OwnTypes()],
-            logging_config=None,
-        )
+    return Litestar(
+        [tenants.register, tenants.me, *payments.ROUTES, health, ready],
+        dependencies={
+            "context": Provide(provide_context, sync_to_thread=False),
+            "tenant": Provide(tenants.current_tenant),
+        },
+        exception_handlers={Exception: handle_error},
+        lifespan=[lifespan],
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=_openapi(),
+        plugins=[OwnTypes()],
+        logging_config=None,
     )
 
 
@@ -105,7 +109,7 @@ async def health() -> Response[dict[str, str]]:
     summary="Is the database reachable, and its schema current?",
     responses=error_answers(errors.DatabaseUnavailable),
 )
-async def ready(context: Context) -> Response[dict[str, str]]:
+async def ready(context: ContextDependency) -> Response[dict[str, str]]:
     try:
         async with context.database.connection() as connection:
             current = await is_current(connection, bundled_migrations())

@@ -8,10 +8,15 @@ import msgspec
 
 def _as_base(value: object) -> object:
     """Our own field types are subclasses of these, which msgspec does not encode by itself."""
-    for base in (str, Decimal, dict):
-        if isinstance(value, base):
-            return base(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    match value:
+        case str():
+            return str(value)
+        case Decimal():
+            return Decimal(value)
+        case dict():
+            return dict(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=_as_base)

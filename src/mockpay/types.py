@@ -17,6 +17,8 @@ MAX_MAJOR_UNITS: Final = 10_000_000
 # Units without a minor unit of their own (gold, special drawing rights) have no exponent in ISO 4217: whole units only.
 CURRENCY_EXPONENTS: Final[dict[str, int]] = {currency.code: currency.exponent or 0 for currency in iso4217.Currency}
 
+_MAX_EXPONENT: Final = max(CURRENCY_EXPONENTS.values())
+
 _DECIMAL_STRING = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -85,7 +87,11 @@ class Amount(Decimal):
             raise ValueError("must be greater than 0")
         if value > MAX_MAJOR_UNITS:
             raise ValueError(f"must be at most {MAX_MAJOR_UNITS}")
-        return value
+        digits, exponent = _significant(value)
+        if exponent < -_MAX_EXPONENT:
+            raise ValueError(f"has too many decimals: no currency has more than {_MAX_EXPONENT}")
+        # 50 and "50.00" become one value, so that one is a repeat of the other.
+        return cls(f"{digits}e{exponent}")
 
 
 class Money(msgspec.Struct, frozen=True):
@@ -96,19 +102,13 @@ class Money(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, amount: Decimal, currency: Currency) -> "Money":
-        """Raises ValueError if the amount has more decimals than the currency.
-
-        Works on the digits, since Decimal arithmetic would round at 28 of them.
-        """
-        _, digits, exponent = amount.as_tuple()
-        assert isinstance(exponent, int)
-        text = "".join(map(str, digits)).rstrip("0")
-        exponent += len(digits) - len(text)
+        """Of a positive amount. Raises ValueError if it has more decimals than the currency."""
+        digits, exponent = _significant(amount)
         shift = exponent + currency.exponent
         if shift < 0:
             decimals = _decimals_phrase(currency.exponent)
             raise ValueError(f"has too many decimals: {currency} has {decimals}")
-        return cls(int(text) * 10**shift, str(currency))
+        return cls(int(digits) * 10**shift, str(currency))
 
     def major_units(self) -> Decimal:
         """In major units, with no trailing zeros and no exponent: 5000, 49.9, 0.001."""
@@ -116,6 +116,14 @@ class Money(msgspec.Struct, frozen=True):
         whole, part = divmod(self.minor_units, 10**exponent)
         decimals = str(part).rjust(exponent, "0").rstrip("0") if part else ""
         return Decimal(f"{whole}.{decimals}" if decimals else whole)
+
+
+def _significant(amount: Decimal) -> tuple[str, int]:
+    """Digits without trailing zeros, and the exponent of the last one. Decimal's arithmetic would round at 28 digits."""
+    _, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)
+    text = "".join(map(str, digits)).rstrip("0")
+    return text, exponent + len(digits) - len(text)
 
 
 def _decimals_phrase(exponent: int) -> str:

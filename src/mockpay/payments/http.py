@@ -4,10 +4,9 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
 
 from mockpay import errors
-from mockpay.context import Context
 from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
 from mockpay.exact_json import encode
 from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
@@ -33,19 +32,20 @@ from mockpay.payments.views import (
     payment_view,
     refund_view,
 )
-from mockpay.tenants.model import Tenant
+from mockpay.tenants.http import TenantDependency
 from mockpay.types import Currency
 from mockpay.web.answers import json_response
+from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
 from mockpay.web.parameters import QueryReader, one_of, path_id, whole_number
 
 AnyRequest = Request[Any, Any, Any]
-PaymentId = Annotated[str, Parameter(description="A UUID.")]
+PaymentId = Annotated[str, PathParameter(description="A UUID.")]
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         required=False,
         description=f"1 to {MAX_KEY_LENGTH} printable ASCII characters. Required to create a payment.",
     ),
@@ -73,7 +73,10 @@ CHANGE_ERRORS = (*WRITE_ERRORS, errors.NotFound, errors.InvalidTransition)
     **TENANT_ROUTE,
 )
 async def create_payment(
-    data: CreatePayment, tenant: Tenant, context: Context, idempotency_key: IdempotencyKey = None
+    data: JSONBody[CreatePayment],
+    tenant: TenantDependency,
+    context: ContextDependency,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
     """Runs the fraud rules: the payment starts as `pending`, or as `flagged`."""
     if idempotency_key is None:
@@ -91,14 +94,14 @@ async def create_payment(
 )
 async def list_payments(
     request: AnyRequest,
-    tenant: Tenant,
-    context: Context,
-    limit: Annotated[str | None, Parameter(description="1 to 100; 10 if left out.")] = None,
-    cursor: Annotated[str | None, Parameter(description="The next_cursor of the page before.")] = None,
-    status: Annotated[str | None, Parameter(description="Only payments in this status.")] = None,
-    currency: Annotated[str | None, Parameter(description="Only payments in this currency.")] = None,
-    created_from: Annotated[str | None, Parameter(description="RFC 3339, inclusive.")] = None,
-    created_to: Annotated[str | None, Parameter(description="RFC 3339, exclusive.")] = None,
+    tenant: TenantDependency,
+    context: ContextDependency,
+    limit: Annotated[str | None, QueryParameter(description="1 to 100; 10 if left out.")] = None,
+    cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
+    status: Annotated[str | None, QueryParameter(description="Only payments in this status.")] = None,
+    currency: Annotated[str | None, QueryParameter(description="Only payments in this currency.")] = None,
+    created_from: Annotated[str | None, QueryParameter(description="RFC 3339, inclusive.")] = None,
+    created_to: Annotated[str | None, QueryParameter(description="RFC 3339, exclusive.")] = None,
 ) -> Response[PageView]:
     """`total` is the number of payments in this page."""
     query = _list_query(request)
@@ -120,7 +123,9 @@ async def list_payments(
     responses=error_answers(*ONE_ERRORS),
     **TENANT_ROUTE,
 )
-async def get_payment(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[PaymentView]:
+async def get_payment(
+    payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
+) -> Response[PaymentView]:
     payment = await service.get(context, tenant, path_id("payment_id", payment_id))
     return json_response(encode(payment_view(payment)), 200)
 
@@ -136,9 +141,9 @@ async def get_payment(payment_id: PaymentId, tenant: Tenant, context: Context) -
 )
 async def simulate_payment(
     payment_id: PaymentId,
-    data: SimulatePayment,
-    tenant: Tenant,
-    context: Context,
+    data: JSONBody[SimulatePayment],
+    tenant: TenantDependency,
+    context: ContextDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
     id_ = path_id("payment_id", payment_id)
@@ -158,9 +163,9 @@ async def simulate_payment(
 )
 async def refund_payment(
     payment_id: PaymentId,
-    data: RefundPayment,
-    tenant: Tenant,
-    context: Context,
+    data: JSONBody[RefundPayment],
+    tenant: TenantDependency,
+    context: ContextDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RefundView]:
     id_ = path_id("payment_id", payment_id)
@@ -176,7 +181,9 @@ async def refund_payment(
     responses=error_answers(*ONE_ERRORS),
     **TENANT_ROUTE,
 )
-async def audit_payment(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[AuditView]:
+async def audit_payment(
+    payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
+) -> Response[AuditView]:
     """`intact` says whether the trail's hash chain, recomputed for this answer, holds."""
     history = await service.history(context, tenant, path_id("payment_id", payment_id))
     return json_response(encode(audit_view(*history)), 200)
@@ -188,7 +195,9 @@ async def audit_payment(payment_id: PaymentId, tenant: Tenant, context: Context)
     responses=error_answers(*ONE_ERRORS),
     **TENANT_ROUTE,
 )
-async def payment_deliveries(payment_id: PaymentId, tenant: Tenant, context: Context) -> Response[DeliveriesView]:
+async def payment_deliveries(
+    payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
+) -> Response[DeliveriesView]:
     found = await service.deliveries(context, tenant, path_id("payment_id", payment_id))
     return json_response(encode(deliveries_view(*found)), 200)
 

@@ -4,15 +4,17 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from mockpay import errors
-from mockpay.context import Context
 from mockpay.exact_json import encode
 from mockpay.tenants import service
 from mockpay.tenants.model import Registration, Tenant, bearer_key
 from mockpay.tenants.service import Credentials
 from mockpay.types import rfc3339
 from mockpay.web.answers import json_response
+from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
 
@@ -43,7 +45,10 @@ class CredentialsView(msgspec.Struct, frozen=True):
     created_at: str
 
 
-async def current_tenant(request: Request[Any, Any, Any], context: Context) -> Tenant:
+TenantDependency = NamedDependency[Tenant]
+
+
+async def current_tenant(request: Request[Any, Any, Any], context: ContextDependency) -> Tenant:
     """The dependency of every route that acts for a tenant. Raises Unauthorized."""
     return await service.authenticate(context, request.headers.get("authorization"))
 
@@ -63,7 +68,7 @@ async def current_tenant(request: Request[Any, Any, Any], context: Context) -> T
         errors.DatabaseUnavailable,
     ),
 )
-async def register(data: Registration, context: Context) -> Response[RegisteredView]:
+async def register(data: JSONBody[Registration], context: ContextDependency) -> Response[RegisteredView]:
     """Returns the API key and the webhook secret. Only a hash of the key is stored, so keep it."""
     credentials = await service.register(context, data)
     return json_response(encode(_registered_view(credentials)), 201)
@@ -76,7 +81,9 @@ async def register(data: Registration, context: Context) -> Response[RegisteredV
     security=[{"apiKey": []}],
     responses=error_answers(errors.Unauthorized, errors.DatabaseUnavailable),
 )
-async def me(request: Request[Any, Any, Any], tenant: Tenant, context: Context) -> Response[CredentialsView]:
+async def me(
+    request: Request[Any, Any, Any], tenant: TenantDependency, context: ContextDependency
+) -> Response[CredentialsView]:
     """`api_key` is the one that was presented: it is stored nowhere."""
     api_key = bearer_key(request.headers.get("authorization"))
     assert api_key is not None, "the tenant was authenticated by it"

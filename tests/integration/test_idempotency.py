@@ -1,0 +1,121 @@
+"""One key, one charge: whatever is repeated, in parallel or later."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+BODY = {"amount": 50, "currency": "USD", "webhook_url": "http://127.0.0.1:9/hook"}
+
+pytestmark = pytest.mark.usefixtures("api_key")
+
+
+async def create(client: httpx.AsyncClient, key: str = "k", body: dict[str, Any] = BODY) -> httpx.Response:
+    return await client.post("/api/payments", json=body, headers={"Idempotency-Key": key})
+
+
+async def count(superuser: Any, table: str) -> int:
+    found: int = await superuser.fetchval(f"SELECT count(*) FROM {table}")
+    return found
+
+
+async def test_fifty_parallel_creates_with_one_key(client: httpx.AsyncClient, superuser: Any) -> None:
+    answers = await asyncio.gather(*(create(client) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum(answer.headers.get("Idempotent-Replayed") == "true" for answer in answers) == 49
+    assert await count(superuser, "payments") == 1
+    assert await count(superuser, "audit_log") == 1
+
+
+async def test_another_body_under_the_same_key(client: httpx.AsyncClient, superuser: Any) -> None:
+    first = await create(client)
+    other = await create(client, body={**BODY, "amount": 51})
+    assert other.status_code == 422
+    assert other.json()["code"] == "idempotency_key_reused"
+    assert (await client.get(f"/api/payments/{first.json()['id']}")).json() == first.json()
+    assert await count(superuser, "payments") == 1
+
+
+async def test_the_same_request_spelled_differently_is_a_repeat(client: httpx.AsyncClient) -> None:
+    first = await create(client)
+    again = await create(client, body={"currency": "usd", "amount": "50.00", "webhook_url": BODY["webhook_url"]})
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.content == first.content
+
+
+async def test_a_replay_answers_what_was_answered_then(client: httpx.AsyncClient) -> None:
+    first = await create(client)
+    await client.post(f"/api/payments/{first.json()['id']}/simulate", json={"status": "success"})
+    again = await create(client)
+    assert again.content == first.content
+    assert again.json()["status"] == "pending"
+
+
+async def test_a_repeat_costs_no_fraud_count(client: httpx.AsyncClient) -> None:
+    for _ in range(10):
+        assert (await create(client)).json()["status"] == "pending"
+    statuses = [(await create(client, f"other-{number}")).json()["status"] for number in range(5)]
+    assert statuses == ["pending"] * 4 + ["flagged"]
+
+
+async def test_a_flagged_answer_is_replayed_too(client: httpx.AsyncClient, superuser: Any) -> None:
+    body = {**BODY, "amount": 200_000}
+    first, again = await create(client, body=body), await create(client, body=body)
+    assert first.json()["status"] == "flagged"
+    assert again.content == first.content
+    assert await count(superuser, "webhook_deliveries") == 1
+
+
+async def test_a_request_that_failed_validation_stores_nothing(client: httpx.AsyncClient, superuser: Any) -> None:
+    assert (await create(client, body={**BODY, "amount": -1})).status_code == 400
+    assert await count(superuser, "idempotency_keys") == 0
+    assert (await create(client)).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["simulate", "refund"])
+async def test_transitions_take_a_key_too(client: httpx.AsyncClient, superuser: Any, path: str) -> None:
+    payment_id = (await create(client)).json()["id"]
+    body: dict[str, Any] = {"status": "success"}
+    if path == "refund":
+        await client.post(f"/api/payments/{payment_id}/simulate", json=body)
+        body = {"refund_amount": 5}
+    before = await count(superuser, "audit_log")
+    url, headers = f"/api/payments/{payment_id}/{path}", {"Idempotency-Key": "transition"}
+    answers = await asyncio.gather(*(client.post(url, json=body, headers=headers) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert await count(superuser, "audit_log") == before + 1
+
+
+async def test_a_refused_transition_leaves_its_key_free(client: httpx.AsyncClient) -> None:
+    payment_id = (await create(client)).json()["id"]
+    headers = {"Idempotency-Key": "refund"}
+    url = f"/api/payments/{payment_id}/refund"
+    assert (await client.post(url, json={"refund_amount": 5}, headers=headers)).status_code == 409
+    await client.post(f"/api/payments/{payment_id}/simulate", json={"status": "success"})
+    assert (await client.post(url, json={"refund_amount": 5}, headers=headers)).status_code == 200
+
+
+async def test_a_key_that_created_can_not_refund(client: httpx.AsyncClient) -> None:
+    payment_id = (await create(client)).json()["id"]
+    response = await client.post(
+        f"/api/payments/{payment_id}/refund", json={"refund_amount": 5}, headers={"Idempotency-Key": "k"}
+    )
+    assert response.json()["code"] == "idempotency_key_reused"
+
+
+@pytest.mark.parametrize(("key", "code"), [
+    (None, "idempotency_key_missing"), (b"", "invalid_request"), (b"a" * 256, "invalid_request"),
+    (b"\xc3\xa4", "invalid_request"), (b"a\tb", "invalid_request"),
+])  # fmt: skip
+async def test_a_key_that_is_missing_or_malformed(client: httpx.AsyncClient, key: bytes | None, code: str) -> None:
+    headers: list[tuple[bytes, bytes]] = [] if key is None else [(b"Idempotency-Key", key)]
+    response = await client.post("/api/payments", json=BODY, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["code"] == code
+
+
+async def test_the_longest_key(client: httpx.AsyncClient) -> None:
+    assert (await create(client, "~" * 255)).status_code == 201

@@ -1,0 +1,61 @@
+"""The payment service as the tests call it."""
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from mockpay.context import Context
+from mockpay.idempotency.model import Answer, keyed_request
+from mockpay.payments import service as payments
+from mockpay.payments.model import Change, Fail, Payment, Refund, Succeed, TriggeredBy
+from mockpay.payments.requests import CreatePayment
+from mockpay.payments.views import payment_view, refund_view
+from mockpay.tenants.model import Tenant
+from mockpay.types import Amount, Currency
+from mockpay.webhooks.address import WebhookUrl
+from mockpay.webhooks.worker import Worker
+from support.fakes import Receiver
+
+
+@dataclass
+class Gateway:
+    """The service, with what the tests never vary filled in."""
+
+    context: Context
+    tenant: Tenant
+    receiver: Receiver
+
+    async def create(self, key: str, *, amount: str = "50", webhook: bool = True) -> Payment:
+        request = CreatePayment(
+            Amount(amount), Currency("USD"), webhook_url=WebhookUrl(self.receiver.url) if webhook else None
+        )
+        keyed = keyed_request(key, "create", request)
+        answer = await payments.create(self.context, self.tenant, request, keyed, payment_view)
+        return await payments.get(self.context, self.tenant, _id_in(answer))
+
+    async def change(self, payment: Payment, what: Change) -> Payment:
+        view = refund_view if isinstance(what, Refund) else payment_view
+        trigger = TriggeredBy.REFUND_API if isinstance(what, Refund) else TriggeredBy.SIMULATE_API
+        await payments.change(self.context, self.tenant, payment.id, what, trigger, None, view)
+        return await payments.get(self.context, self.tenant, payment.id)
+
+    async def succeeded(self, key: str) -> Payment:
+        return await self.change(await self.create(key), Succeed())
+
+    async def failed(self, key: str) -> Payment:
+        return await self.change(await self.create(key), Fail())
+
+    def worker(self, **changes: Any) -> Worker:
+        return Worker(
+            settings=replace(self.context.settings, **changes),
+            database=self.context.database,
+            guard=self.context.address_guard,
+            clock=self.context.clock,
+            jitter=lambda: 0.0,
+        )
+
+
+def _id_in(answer: Answer) -> uuid.UUID:
+    return uuid.UUID(msgspec.json.decode(answer.body)["id"])

@@ -1,0 +1,186 @@
+"""PostgreSQL servers for the tests: the embedded one, the system's, and PgBouncer in front of the system's."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from mockpay.postgres.embedded import EmbeddedPostgres
+from mockpay.postgres.service_user import ServiceUser, choose_service_user
+from system_packages import find_program
+
+# Nothing here outlives the tests, so nothing need survive a power cut.
+FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off")
+
+
+class Server(Protocol):
+    def url(self, database: str, *, superuser: bool = False) -> str: ...
+
+    def direct_url(self, database: str) -> str:
+        """For the superuser, past any pooler."""
+        ...
+
+
+class EmbeddedServer:
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+
+    def url(self, database: str, *, superuser: bool = False) -> str:
+        return self._postgres.url(superuser=superuser, database=database)
+
+    def direct_url(self, database: str) -> str:
+        return self.url(database, superuser=True)
+
+
+class SystemServer:
+    """`pooled` sends ordinary connections through PgBouncer."""
+
+    def __init__(self, port: int, pooler_port: int | None) -> None:
+        self._port = port
+        self._pooler_port = pooler_port
+
+    def url(self, database: str, *, superuser: bool = False) -> str:
+        user = "postgres" if superuser else "mockpay"
+        return f"postgresql://{user}@127.0.0.1:{self._pooler_port or self._port}/{database}"
+
+    def direct_url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self._port}/{database}"
+
+
+@contextmanager
+def start_server(kind: str) -> Iterator[Server]:
+    with scratch_folder() as folder:
+        match kind:
+            case "embedded":
+                with _embedded(folder) as embedded:
+                    yield embedded
+            case "system":
+                with _system(folder) as port:
+                    yield SystemServer(port, None)
+            case "pgbouncer":
+                with _system(folder) as port, _pgbouncer(folder, port) as pooler_port:
+                    yield SystemServer(port, pooler_port)
+            case _:
+                raise ValueError(kind)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """One that the user who runs PostgreSQL can enter; pytest's own are closed to it when root runs the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="mockpay-test-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _embedded(folder: Path) -> Iterator[EmbeddedServer]:
+    postgres = EmbeddedPostgres(folder / "data", options=FAST)
+    postgres.launch()
+    postgres.wait_until_ready()
+    try:
+        yield EmbeddedServer(postgres)
+    finally:
+        postgres.stop()
+
+
+@contextmanager
+def _system(folder: Path) -> Iterator[int]:
+    """A cluster of our own, made with the system's programs."""
+    user = choose_service_user()
+    user.let_through(folder)
+    cluster = folder / "cluster"
+    cluster.mkdir(mode=0o700)
+    user.own(cluster)
+    port = free_port()
+    _run(user, folder, _program("initdb"), "-D", cluster, "-U", "postgres", "--auth=trust", "-E", "UTF8", "-N")
+    settings = [*FAST, f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
+    options = [word for setting in settings for word in ("-c", setting)]
+    with _process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
+        psql = [_program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc"]
+        _run(user, folder, *psql, "CREATE ROLE mockpay LOGIN")
+        yield port
+
+
+@contextmanager
+def _pgbouncer(folder: Path, port: int) -> Iterator[int]:
+    user = choose_service_user()
+    pooler_port = free_port()
+    config = folder / "pgbouncer.ini"
+    users = folder / "users.txt"
+    users.write_text('"mockpay" ""\n"postgres" ""\n')
+    config.write_text(
+        f"""
+[databases]
+* = host=127.0.0.1 port={port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {pooler_port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {users}
+pool_mode = transaction
+max_client_conn = 1000
+default_pool_size = 20
+server_idle_timeout = 5
+"""
+    )
+    with _process(user, folder, [_program("pgbouncer"), config], pooler_port, stop_with=signal.SIGTERM):
+        yield pooler_port
+
+
+@contextmanager
+def _process(
+    user: ServiceUser, folder: Path, command: list[str | Path], port: int, *, stop_with: signal.Signals
+) -> Iterator[None]:
+    log = (folder / f"{Path(command[0]).name}.log").open("wb")
+    with log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user.process_options()) as process:
+        try:
+            _wait_for_port(port, process, folder)
+            yield
+        finally:
+            process.send_signal(stop_with)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                logs = "\n".join(path.read_text(errors="replace") for path in folder.glob("*.log"))
+                raise RuntimeError(f"no server on port {port}: {logs}") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _program(name: str) -> Path:
+    path = find_program(name)
+    assert path, f"{name} is missing; run 'python tests/system_packages.py'"
+    return path
+
+
+def _run(user: ServiceUser, folder: Path, *command: str | Path) -> None:
+    environment = os.environ | {"LC_ALL": "C"}
+    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment, **user.process_options())

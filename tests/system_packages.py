@@ -1,0 +1,47 @@
+"""See that what the tests need from the system is there: PostgreSQL 15 or newer, and PgBouncer.
+
+On Debian (and its like) as root the missing packages are installed; elsewhere they are named.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NEEDED = {"postgresql": "postgres", "pgbouncer": "pgbouncer"}
+
+
+def find_program(name: str) -> Path | None:
+    """On the PATH, or where Debian keeps PostgreSQL's server programs; of those the oldest version."""
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    if versions:
+        return versions[0]
+    on_path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    return Path(on_path) if on_path else None
+
+
+def missing_packages() -> list[str]:
+    return [package for package, program in NEEDED.items() if find_program(program) is None]
+
+
+def main() -> None:
+    missing = missing_packages()
+    if not missing:
+        return
+    names = " ".join(missing)
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(
+            f"The tests need {names}. On Debian or Ubuntu: sudo apt-get install {names}. "
+            "On macOS: brew install postgresql@15 pgbouncer."
+        )
+    print(f"Installing {names} ...", flush=True)  # noqa: T201
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for words in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *missing]):
+        subprocess.run(["apt-get", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+    if missing_packages():
+        sys.exit(f"Installing {names} did not help: {' '.join(missing_packages())} not found.")
+
+
+if __name__ == "__main__":
+    main()
