@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 import asyncpg
 import structlog
-from litestar import Litestar, Response, get
+from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -54,10 +55,10 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
                 yield
 
     return Litestar(
-        [tenants.register, tenants.me, *payments.ROUTES, health, ready],
+        [tenants.register, tenants.me, *payments.ROUTES, health, ready, openapi_document],
         dependencies={
             "context": Provide(provide_context, sync_to_thread=False),
-            "tenant": Provide(tenants.current_tenant),
+            "tenant": Provide(tenants.current_tenant, sync_to_thread=False),
         },
         exception_handlers={Exception: handle_error},
         lifespan=[lifespan],
@@ -120,13 +121,18 @@ async def ready(context: ContextDependency) -> Response[dict[str, str]]:
     return json_response(encode({"status": "ready"}), 200)
 
 
+@get("/openapi.json", tags=["operations"], summary="This document")
+async def openapi_document(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    return json_response(encode(request.app.openapi_schema.to_schema()), 200)
+
+
 def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="MockPay",
         version=__version__,
         description="A payment gateway simulator: real states, real webhooks, faults on demand, no money.",
-        path="/",
-        render_plugins=[SwaggerRenderPlugin(path="/docs")],
+        path="/docs",
+        render_plugins=[SwaggerRenderPlugin(path="/")],
         components=Components(
             security_schemes={
                 "apiKey": SecurityScheme(

@@ -11,7 +11,7 @@ from cyclopts.config import Env
 
 from mockpay import __version__
 from mockpay.errors import StartupError
-from mockpay.settings import ENVIRONMENT_PREFIX, Settings
+from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check_secrets
 
 SettingsParameter = Annotated[Settings, Parameter(name="*")]
 
@@ -23,6 +23,9 @@ app = App(
 )
 audit = App(name="audit", help="The audit trail.")
 app.command(audit)
+# The receiver's port and host are not the server's: MOCKPAY_PORT must not set them, so it has no environment.
+listener = App(name="listen", config=[])
+app.command(listener)
 
 
 @app.command
@@ -79,12 +82,11 @@ def audit_verify(*, settings: SettingsParameter = Settings()) -> None:  # noqa: 
         sys.exit(1)
 
 
-# Its port is not the server's, so MOCKPAY_PORT must not set it: no environment here.
-@app.command(name="listen")
+@listener.default
 def listen(
     *,
     host: str = "127.0.0.1",
-    listen_port: Annotated[int, Parameter(name="--port")] = 4000,
+    port: int = 4000,
     secret: str | None = None,
     status: int = 200,
 ) -> None:
@@ -94,7 +96,7 @@ def listen(
     ----------
     host
         The address to listen on.
-    listen_port
+    port
         The port to listen on.
     secret
         The tenant's webhook_secret, to check signatures with.
@@ -103,7 +105,7 @@ def listen(
     """
     from mockpay.webhooks.listener import listen as receive
 
-    _run(receive(host, listen_port, secret, status, lambda text: print(text, flush=True)))  # noqa: T201
+    _run(receive(host, port, secret, status, lambda text: print(text, flush=True)))  # noqa: T201
 
 
 @app.command(name="verify-demo")
@@ -143,6 +145,7 @@ def main() -> None:
 def _prepare(settings: Settings) -> None:
     from mockpay.logs import configure_logging
 
+    check_secrets(settings)
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
 
 

@@ -6,6 +6,8 @@ Heavy imports are inside the functions: they run while the embedded database sta
 import asyncio
 import errno
 import functools
+import importlib
+import os
 import signal
 import socket
 import threading
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mockpay.postgres.pool import Connection
 
 GRACEFUL_SHUTDOWN_SECONDS: Final = 10
+PARENT_POLL_SECONDS: Final = 0.5
 
 _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
 
@@ -46,7 +49,7 @@ def serve_api(settings: Settings) -> None:
     url = external_database(settings, "api")
     with bind(settings) as listener:
         asyncio.run(check_migrated(url))
-        _, admin_key_place = ensure_admin_key(settings)
+        admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
         announce = functools.partial(_announce, settings, listener, admin_key_place)
         _run_servers(settings, url, listener, with_worker=False, announce=announce)
 
@@ -91,9 +94,10 @@ async def check_migrated(url: str) -> None:
 
 
 async def verify_audit(url: str) -> "Report":
-    """Check every audit chain of the database. Raises StartupError if it can't be reached."""
+    """Check every audit chain of the database. Raises StartupError if it can't be read."""
     from mockpay.audit.verify import report
 
+    await check_migrated(url)
     async with _connection(url) as connection:
         return await report(connection)
 
@@ -151,8 +155,9 @@ def database(settings: Settings) -> Iterator[str]:
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
         embedded.launch()
-
+        importlib.import_module("mockpay.app")  # while the database starts, on the other core
         embedded.wait_until_ready()
+        embedded.keep_running()
         yield embedded.url()
     finally:
         embedded.stop()
@@ -161,14 +166,19 @@ def database(settings: Settings) -> Iterator[str]:
 @contextmanager
 def running_database(settings: Settings) -> Iterator[str]:
     """For commands: like `database`, but joins the embedded one if a `serve` runs it already."""
-    from mockpay.postgres.embedded import EmbeddedPostgres
-
-    url = None if settings.database_url else EmbeddedPostgres(settings.data_dir).url_if_running()
+    check_production(settings, needs_admin_key=False)
+    url = settings.database_url or _embedded_url_if_running(settings)
     if url:
         yield url
         return
     with database(settings) as own_url:
         yield own_url
+
+
+def _embedded_url_if_running(settings: Settings) -> str | None:
+    from mockpay.postgres.embedded import EmbeddedPostgres
+
+    return EmbeddedPostgres(settings.data_dir).url_if_running()
 
 
 @contextmanager
@@ -241,7 +251,17 @@ def _build_app(settings: Settings, url: str, *, with_worker: bool) -> "ASGIApp":
     from mockpay.logs import configure_logging
 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
+    if settings.workers > 1:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     return create_app(settings, url, with_worker=with_worker)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A parent that is killed can't tell its servers; they would hold the port, and work on, unsupervised."""
+    pause = threading.Event()
+    while os.getppid() == parent:
+        pause.wait(PARENT_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _base_url(listener: socket.socket) -> str:

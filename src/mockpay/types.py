@@ -119,7 +119,7 @@ class Money(msgspec.Struct, frozen=True):
 
 
 def _significant(amount: Decimal) -> tuple[str, int]:
-    """Digits without trailing zeros, and the exponent of the last one. Decimal's arithmetic would round at 28 digits."""
+    """Digits without trailing zeros, and the exponent of the last one. Decimal's arithmetic rounds at 28 digits."""
     _, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
     text = "".join(map(str, digits)).rstrip("0")

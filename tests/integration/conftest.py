@@ -1,8 +1,10 @@
 """Fixtures over the application: a context with a fake clock, an HTTP client of the whole app, a tenant."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,8 +19,13 @@ from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.tenants.service import Credentials
 from mockpay.web.request_log import RequestLog
 from mockpay.webhooks.address import AddressGuard
-from support.fakes import FakeClock, Receiver
-from support.gateway import Gateway
+from tests.support.databases import TEMPLATE, new_database
+from tests.support.fakes import FakeClock, Receiver
+from tests.support.gateway import Gateway
+from tests.support.servers import Server
+
+# Nothing here speaks TLS, and reading the system's certificates takes longer than most tests.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture
@@ -49,19 +56,41 @@ def gateway(context: Context, tenant: Tenant, receiver: Receiver) -> Gateway:
 @pytest.fixture
 async def client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The whole application, over ASGI."""
-    app = create_litestar(settings, database_url, with_worker=False)
-    transport = httpx.ASGITransport(RequestLog(app))
-    async with _lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://mockpay.test") as opened:
-        yield opened
+    async with _open_client(database_url, settings) as http:
+        yield http
 
 
 @pytest.fixture
 async def api_key(client: httpx.AsyncClient) -> str:
+    """Of a tenant that the client then acts for."""
+    return await _register(client)
+
+
+@pytest.fixture(scope="module")
+async def shared_client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A tenant's client for the many tests whose requests are all refused, and so leave nothing behind."""
+    async with new_database(server, TEMPLATE) as name, _open_client(server.url(name), Settings()) as http:
+        await _register(http)
+        yield http
+
+
+async def _register(client: httpx.AsyncClient) -> str:
     response = await client.post("/api/auth/register", json={"name": "Api", "email": "api@example.com"})
     assert response.status_code == 201, response.text
-    key: str = response.json()["api_key"]
-    client.headers["Authorization"] = f"Bearer {key}"
-    return key
+    api_key: str = response.json()["api_key"]
+    client.headers["Authorization"] = f"Bearer {api_key}"
+    return api_key
+
+
+@asynccontextmanager
+async def _open_client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_litestar(settings, database_url, with_worker=False)
+    transport = httpx.ASGITransport(cast("Any", RequestLog(app)))
+    async with (
+        _lifespan(app),
+        httpx.AsyncClient(transport=transport, base_url="http://mockpay.test", verify=_NO_TLS, trust_env=False) as http,
+    ):
+        yield http
 
 
 @asynccontextmanager

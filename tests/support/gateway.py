@@ -16,7 +16,7 @@ from mockpay.tenants.model import Tenant
 from mockpay.types import Amount, Currency
 from mockpay.webhooks.address import WebhookUrl
 from mockpay.webhooks.worker import Worker
-from support.fakes import Receiver
+from tests.support.fakes import Receiver
 
 
 @dataclass
@@ -42,7 +42,10 @@ class Gateway:
         return await payments.get(self.context, self.tenant, payment.id)
 
     async def succeeded(self, key: str) -> Payment:
-        return await self.change(await self.create(key), Succeed())
+        return await self.succeeded_of(await self.create(key))
+
+    async def succeeded_of(self, payment: Payment) -> Payment:
+        return await self.change(payment, Succeed())
 
     async def failed(self, key: str) -> Payment:
         return await self.change(await self.create(key), Fail())

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mockpay.postgres.embedded import EmbeddedPostgres
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
-from system_packages import find_program
+from tests.system_packages import find_program
 
 # Nothing here outlives the tests, so nothing need survive a power cut.
 FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off")
@@ -112,7 +112,7 @@ def _system(folder: Path) -> Iterator[int]:
     settings = [*FAST, f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
     options = [word for setting in settings for word in ("-c", setting)]
     with _process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
-        psql = [_program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc"]
+        psql: list[str | Path] = [_program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc"]
         _run(user, folder, *psql, "CREATE ROLE mockpay LOGIN")
         yield port
 
@@ -138,6 +138,7 @@ pool_mode = transaction
 max_client_conn = 1000
 default_pool_size = 20
 server_idle_timeout = 5
+server_login_retry = 0.1
 """
     )
     with _process(user, folder, [_program("pgbouncer"), config], pooler_port, stop_with=signal.SIGTERM):

@@ -32,7 +32,7 @@ from mockpay.payments.views import (
     payment_view,
     refund_view,
 )
-from mockpay.tenants.http import TenantDependency
+from mockpay.tenants.http import TENANT_ROUTE, TenantDependency
 from mockpay.types import Currency
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
@@ -50,7 +50,7 @@ IdempotencyKey = Annotated[
         description=f"1 to {MAX_KEY_LENGTH} printable ASCII characters. Required to create a payment.",
     ),
 ]
-TENANT_ROUTE: dict[str, Any] = {"tags": ["payments"], "security": [{"apiKey": []}]}
+PAYMENT_ROUTE = {**TENANT_ROUTE, "tags": ["payments"]}
 READ_ERRORS = (errors.Unauthorized, errors.DatabaseUnavailable)
 ONE_ERRORS = (errors.InvalidRequest, errors.NotFound, *READ_ERRORS)
 WRITE_ERRORS = (
@@ -70,7 +70,7 @@ CHANGE_ERRORS = (*WRITE_ERRORS, errors.NotFound, errors.InvalidTransition)
     return_dto=None,
     summary="Create a payment",
     responses=error_answers(*WRITE_ERRORS, errors.IdempotencyKeyMissing),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def create_payment(
     data: JSONBody[CreatePayment],
@@ -90,7 +90,7 @@ async def create_payment(
     "/api/payments",
     summary="List payments, newest first",
     responses=error_answers(errors.InvalidRequest, *READ_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def list_payments(
     request: AnyRequest,
@@ -121,7 +121,7 @@ async def list_payments(
     "/api/payments/{payment_id:str}",
     summary="Read one payment",
     responses=error_answers(*ONE_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def get_payment(
     payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
@@ -137,7 +137,7 @@ async def get_payment(
     status_code=200,
     summary="Let a pending payment succeed or fail",
     responses=error_answers(*CHANGE_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def simulate_payment(
     payment_id: PaymentId,
@@ -159,7 +159,7 @@ async def simulate_payment(
     status_code=200,
     summary="Refund a successful payment, wholly or in part",
     responses=error_answers(*CHANGE_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def refund_payment(
     payment_id: PaymentId,
@@ -179,7 +179,7 @@ async def refund_payment(
     "/api/payments/{payment_id:str}/audit",
     summary="Read a payment's audit trail",
     responses=error_answers(*ONE_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def audit_payment(
     payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
@@ -193,7 +193,7 @@ async def audit_payment(
     "/api/payments/{payment_id:str}/deliveries",
     summary="Read a payment's webhook deliveries, with every attempt",
     responses=error_answers(*ONE_ERRORS),
-    **TENANT_ROUTE,
+    **PAYMENT_ROUTE,
 )
 async def payment_deliveries(
     payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency

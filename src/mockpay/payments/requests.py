@@ -24,7 +24,7 @@ Text = Annotated[str, msgspec.Meta(max_length=1000)]
 class Metadata(dict[str, Any]):
     """The client's own JSON object, kept and returned."""
 
-    json_schema: ClassVar[dict[str, Any]] = {}
+    json_schema: ClassVar[dict[str, Any]] = {"type": "object", "max_properties": METADATA_KEYS_MAX}
 
     @classmethod
     def parse(cls, raw: object) -> "Metadata":

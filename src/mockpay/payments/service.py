@@ -31,9 +31,12 @@ View = Callable[[Payment], msgspec.Struct]
 
 async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed: KeyedRequest, view: View) -> Answer:
     """`view` makes the answer's body. Raises InvalidRequest and IdempotencyKeyReused."""
-    await _check_webhook_url(context, request.webhook_url)
+    # Before the transaction: resolving a name is network I/O.
+    problem = await context.address_guard.problem_with(request.webhook_url) if request.webhook_url else None
 
     async def work(connection: Connection, now: datetime) -> Answer:
+        if problem:  # in here, so that a repeat still gets its stored answer
+            raise InvalidRequest([Fault("webhook_url", problem)])
         verdict = await _assess(connection, tenant.id, request.money, now)
         payment = _new_payment(context.new_id(), tenant.id, request, keyed.key, verdict, now)
         await store.insert(connection, payment)
@@ -116,13 +119,6 @@ async def _run(
     if not answer.replayed:
         context.wake_worker()
     return answer
-
-
-async def _check_webhook_url(context: Context, url: str | None) -> None:
-    """Before the transaction: resolving a name is network I/O."""
-    problem = await context.address_guard.problem_with(url) if url else None
-    if problem:
-        raise InvalidRequest([Fault("webhook_url", problem)])
 
 
 async def _assess(connection: Connection, tenant_id: UUID, money: Money, now: datetime) -> Verdict | None:

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import IO, Final
@@ -34,6 +35,7 @@ SUPERUSER: Final = "postgres"
 START_TIMEOUT_SECONDS: Final = 60.0
 STOP_TIMEOUT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.01
+_WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
 _SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 _PID_FILE_LINES: Final = 8
@@ -63,6 +65,8 @@ class EmbeddedPostgres:
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir = self._cluster
+        self._watcher: threading.Thread | None = None
+        self._stopping = threading.Event()
 
     def url(self, *, superuser: bool = False, database: str = DATABASE) -> str:
         """How to connect, once the server runs. MockPay's own role is the owner of the database, no superuser."""
@@ -105,20 +109,22 @@ class EmbeddedPostgres:
 
     def url_if_running(self) -> str | None:
         """How to connect if another process runs the server of this folder already."""
-        try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
-        except OSError:
-            return None
+        lines = self._pid_file_lines()
         if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready" or not psutil.pid_exists(int(lines[0])):
             return None
         self._socket_dir = Path(lines[4])
         return self.url()
 
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def keep_running(self) -> None:
+        """From now on start the server again whenever it ends without being told to, until `stop`."""
+        self._watcher = threading.Thread(target=self._watch, name="embedded-postgres", daemon=True)
+        self._watcher.start()
 
     def stop(self) -> None:
         """End the server in good order, and free the folder. Does nothing where there is nothing to stop."""
+        self._stopping.set()
+        if self._watcher is not None:
+            self._watcher.join()
         if self._process is not None:
             _end(psutil.Process(self._process.pid) if self._process.poll() is None else None)
             self._process.wait()
@@ -136,6 +142,17 @@ class EmbeddedPostgres:
         self._clear_left_over()
         self._socket_dir = _socket_folder(self._cluster, user)
         self._start(programs, user)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_WATCH_SECONDS):
+            if self._process is not None and self._process.poll() is None:
+                continue
+            log.error("the embedded database ended by itself and is started again", log=str(self._log_path))
+            try:
+                self._clear_left_over()
+                self._start(_programs_folder(), choose_service_user())
+            except (OSError, StartupError) as error:
+                log.error("the embedded database can't be started", cause=str(error))
 
     def _lock_folder(self) -> None:
         path = self._data_dir / "mockpay.lock"
@@ -196,14 +213,19 @@ class EmbeddedPostgres:
         pid_file = self._cluster / "postmaster.pid"
         if not pid_file.exists():
             return
-        pid = int(pid_file.read_text().splitlines()[0])
+        pid = self._pid_in_file() or 0
         left_over = [process for process in psutil.process_iter() if _runs_in(process, self._cluster)]
         if left_over:
             log.warning("ending a database server that an earlier MockPay left running", process=pid)
             _end(next((process for process in left_over if process.pid == pid), None))
-            psutil.wait_procs(left_over, timeout=STOP_TIMEOUT_SECONDS)
-        if pid_file.exists() and psutil.pid_exists(pid):
-            # Some other program has the number now, which would keep PostgreSQL from starting for ever.
+            _, alive = psutil.wait_procs(left_over, timeout=STOP_TIMEOUT_SECONDS)
+            if alive:
+                raise StartupError(
+                    f"A database server (process {alive[0].pid}) uses the data folder {self._data_dir} and does not "
+                    "end; end it, or set MOCKPAY_DATA_DIR to another folder."
+                )
+        if self._pid_in_file() is not None and (pid == 0 or psutil.pid_exists(pid)):
+            # It is torn, or some other program has the number now: PostgreSQL would not start for ever.
             pid_file.unlink()
 
     def _start(self, programs: Path, user: ServiceUser) -> None:
@@ -233,11 +255,21 @@ class EmbeddedPostgres:
     def _accepts_connections(self) -> bool:
         """The server writes its own state into the last line of its lock file."""
         assert self._process is not None
+        lines = self._pid_file_lines()
+        return len(lines) == _PID_FILE_LINES and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+
+    def _pid_file_lines(self) -> list[str]:
         try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            return (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
-            return False
-        return lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+            return []
+
+    def _pid_in_file(self) -> int | None:
+        """None if there is no file, 0 if it was torn by a crash."""
+        if not (self._cluster / "postmaster.pid").exists():
+            return None
+        lines = self._pid_file_lines()
+        return int(lines[0]) if lines and lines[0].isdigit() else 0
 
     def _failure(self, what: str) -> str:
         return self._explain(what, self._log_path.read_text(errors="replace")[-20_000:])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import asyncpg
@@ -29,13 +29,12 @@ UNAVAILABLE: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg says where the connection is lost in the middle of an exchange
     OSError,
     asyncio.TimeoutError,
 )
 
-_SERVER_SQL: Final = """
-SELECT pg_backend_pid() AS backend_pid, current_setting('server_version_num')::int / 10000 AS major
-"""
+_BACKEND_SQL: Final = "SELECT pg_backend_pid()"
 
 log = structlog.stdlib.get_logger("mockpay.database")
 
@@ -60,13 +59,20 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for single statements. Raises DatabaseUnavailable."""
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-                # What the pool lends is a proxy with every method of a connection.
-                yield cast("Connection", connection)
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable from error
+        try:
+            # What the pool lends is a proxy with every method of a connection.
+            yield cast("Connection", connection)
         except asyncpg.DataError:
             raise  # an InterfaceError to asyncpg, but it says that an argument of ours was wrong
         except UNAVAILABLE as error:
+            with suppress(asyncpg.InterfaceError):  # the pool may have it back already
+                connection.terminate()  # it may be half alive, and must not be lent again
             raise DatabaseUnavailable from error
+        finally:
+            await self._pool.release(connection)
 
     async def close(self) -> None:
         """Waits for running statements, but not for ever."""
@@ -77,15 +83,32 @@ class Database:
 
 
 async def connect(url: str) -> Connection:
-    """One connection, for migrations and commands. Raises StartupError when the server refuses it."""
+    """One connection, for migrations and commands. Raises StartupError if the server refuses it or is too old."""
     try:
-        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
-    except (*UNAVAILABLE, asyncpg.PostgresError, asyncpg.ClientConfigurationError, ValueError) as error:
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
+    except (asyncpg.ClientConfigurationError, ValueError):
+        # Without the cause, whose text can quote a part of the password.
+        raise StartupError(
+            "MOCKPAY_DATABASE_URL is malformed; it must look like postgresql://user:password@host:5432/database, "
+            "with special characters in the password written as %XX."
+        ) from None
+    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
         reason = str(error).strip() or type(error).__name__
         raise StartupError(
-            f"Can't connect to the database of MOCKPAY_DATABASE_URL ({reason}); "
-            "check the URL, and that the server is up."
+            f"Can't connect to the database ({reason}); check MOCKPAY_DATABASE_URL, and that the server is up."
         ) from error
+    await _check_version(connection)
+    return connection
+
+
+async def _check_version(connection: Connection) -> None:
+    major = connection.get_server_version().major
+    if major < OLDEST_SERVER:
+        await connection.close()
+        raise StartupError(
+            f"The database is PostgreSQL {major}, and MockPay needs {OLDEST_SERVER} or newer; "
+            "upgrade it, or unset MOCKPAY_DATABASE_URL to use the embedded one."
+        )
 
 
 async def open_database(url: str, connections: int) -> Database:
@@ -108,20 +131,10 @@ async def _keep_session(_connection: object) -> None:
 
 
 async def _is_behind_pooler(url: str) -> bool:
-    """Tell a pooler such as PgBouncer, behind which prepared statements can't be kept, by its made-up process id.
-
-    Raises StartupError if the server is too old.
-    """
+    """Tell a pooler such as PgBouncer, behind which prepared statements can't be kept, by its made-up process id."""
     connection = await connect(url)
     try:
-        row = await connection.fetchrow(_SERVER_SQL)
-        assert row is not None
-        if row["major"] < OLDEST_SERVER:
-            raise StartupError(
-                f"The database is PostgreSQL {row['major']}, and MockPay needs {OLDEST_SERVER} or newer; "
-                "upgrade it, or unset MOCKPAY_DATABASE_URL to use the embedded one."
-            )
-        behind_pooler: bool = row["backend_pid"] != connection.get_server_pid()
+        behind_pooler: bool = await connection.fetchval(_BACKEND_SQL) != connection.get_server_pid()
         if behind_pooler:
             log.info("a connection pooler is in front of the database; prepared statements are off")
         return behind_pooler

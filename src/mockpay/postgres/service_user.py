@@ -4,6 +4,7 @@ Rather than opening folders such as /root to everyone, the one right that is mis
 to that one user with a POSIX access control list.
 """
 
+import errno
 import os
 import pwd
 import stat
@@ -74,6 +75,8 @@ def _grant_walk(folder: Path, uid: int) -> None:
     status = folder.stat()
     if status.st_uid == uid or status.st_mode & stat.S_IXOTH:
         return
+    if not hasattr(os, "setxattr"):  # Linux has it
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     entries = _read_entries(folder, status.st_mode)
     if entries.get((_USER, uid), 0) & _WALK:
         return

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 
 from mockpay import errors
 from mockpay.exact_json import encode
@@ -50,6 +50,8 @@ def as_api_error(error: Exception) -> errors.ApiError:
             return errors.RouteNotFound()
         case HTTPException() if error.status_code in _BY_STATUS:
             return _BY_STATUS[error.status_code]()
+        case ValidationException() if "'data'" in str(error.extra):
+            return errors.MalformedJson("The body is empty; send a JSON object.")
         case HTTPException() if error.status_code < 500:  # noqa: PLR2004
             return errors.InvalidRequest([errors.Fault("request", error.detail or "is malformed")])
         case _:

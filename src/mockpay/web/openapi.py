@@ -72,7 +72,7 @@ class OwnTypes(OpenAPISchemaPlugin):
     """Schemas of field types that are neither Structs nor built in."""
 
     SCHEMAS: ClassVar[dict[type, Schema]] = {
-        Amount: NUMBER,
+        Amount: Schema(one_of=[NUMBER, Schema(type=OpenAPIType.STRING, examples=["49.99"])]),
         Decimal: NUMBER,
         Currency: Schema(type=OpenAPIType.STRING, description="ISO 4217, in either case.", examples=["USD"]),
     }
@@ -83,7 +83,7 @@ class OwnTypes(OpenAPISchemaPlugin):
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
         annotation = field_definition.annotation
-        return self.SCHEMAS.get(annotation) or Schema(type=OpenAPIType.STRING, **annotation.json_schema)
+        return self.SCHEMAS.get(annotation) or Schema(**annotation.json_schema)
 
 
 def errors(*kinds: type[ApiError]) -> dict[int, ResponseSpec]:

@@ -28,6 +28,7 @@ class WebhookUrl(str):
 
     __slots__ = ()
     json_schema: ClassVar[dict[str, Any]] = {
+        "type": "string",
         "format": "uri",
         "max_length": MAX_URL_LENGTH,
         "examples": ["http://127.0.0.1:4000/webhooks"],

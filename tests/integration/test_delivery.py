@@ -1,0 +1,387 @@
+"""Deliveries by a worker to a real receiver: signed, retried, dead, logged, claimed once."""
+
+import asyncio
+import hashlib
+import hmac
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from mockpay.payments.model import Refund
+from mockpay.tenants.service import Credentials
+from mockpay.types import Amount
+from mockpay.webhooks import store
+from mockpay.webhooks.delivery import Outcome, judge
+from mockpay.webhooks.signing import standard_webhooks_secret
+from tests.support.fakes import Receiver
+from tests.support.gateway import Gateway
+
+LEASE = timedelta(seconds=10)
+
+
+async def expire_waits(superuser: Any) -> None:
+    """Let every backoff and every lease be over, in place of waiting for it."""
+    await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() WHERE status = 'pending'")
+
+
+async def claim(gateway: Gateway, limit: int = 10, **sending: int) -> list[store.Claim]:
+    async with gateway.context.database.transaction() as connection:
+        return await store.claim(connection, limit=limit, sending=sending, per_host=limit, lease=LEASE)
+
+
+async def settle(gateway: Gateway, claimed: store.Claim, response_status: int) -> bool:
+    worker = gateway.worker()
+    outcome = Outcome(0.1, response_status, "")
+    result = judge(claimed, outcome, worker._schedule, gateway.context.clock.now(), 0.0)
+    async with gateway.context.database.transaction() as connection:
+        return await store.settle(connection, claimed, result)
+
+
+async def delivery_row(superuser: Any) -> Any:
+    rows = await superuser.fetch("SELECT * FROM webhook_deliveries")
+    assert len(rows) == 1
+    return rows[0]
+
+
+async def attempts(superuser: Any) -> list[Any]:
+    rows: list[Any] = await superuser.fetch("SELECT * FROM delivery_attempts ORDER BY delivery_id, attempt")
+    return rows
+
+
+async def test_one_post_for_each_event(gateway: Gateway, receiver: Receiver) -> None:
+    await gateway.failed("failed")
+    payment = await gateway.succeeded("refunded")
+    await gateway.change(payment, Refund(Amount("20"), "torn"))
+    await gateway.create("flagged", amount="200000")
+    assert await gateway.worker().run_due() == 4
+    bodies = {body["event"]: body for body in map(msgspec.json.decode, (r.body for r in receiver.received))}
+    assert len(receiver.received) == 4
+    common = {"event_id", "event", "payment_id", "status", "amount", "currency", "timestamp"}
+    assert set(bodies["payment.success"]) == common
+    assert set(bodies["payment.failed"]) == common | {"failure_code", "failure_message"}
+    assert set(bodies["payment.refunded"]) == common | {"original_amount", "refund_amount", "refund_reason"}
+    assert set(bodies["fraud.detected"]) == common | {"reason", "rule"}
+    assert bodies["payment.refunded"]["status"] == "partially_refunded"
+    assert bodies["payment.refunded"]["refund_amount"] == 20
+    assert bodies["fraud.detected"]["rule"] == "amount_limit"
+
+
+async def test_a_payment_without_a_url_sends_nothing(gateway: Gateway, superuser: Any) -> None:
+    await gateway.create("k", webhook=False, amount="200000")
+    assert await superuser.fetchval("SELECT count(*) FROM webhook_deliveries") == 0
+
+
+async def test_the_tenants_default_url_is_used(gateway: Gateway, receiver: Receiver) -> None:
+    gateway.tenant = msgspec.structs.replace(gateway.tenant, webhook_url=receiver.url + "/default")
+    await gateway.create("k", webhook=False, amount="200000")
+    await gateway.worker().run_due()
+    assert [received.path for received in receiver.received] == ["/webhooks/default"]
+
+
+async def test_both_signatures_verify(gateway: Gateway, receiver: Receiver, credentials: Credentials) -> None:
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    received = receiver.received[0]
+    digest = hmac.new(credentials.webhook_secret.encode(), received.body, hashlib.sha256).hexdigest()
+    assert received.headers["X-MockPay-Signature"] == f"sha256={digest}"
+    # The fake clock stands far in the past, which is what a replayed delivery looks like; the package refuses those.
+    webhook = Webhook(standard_webhooks_secret(credentials.webhook_secret))
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    timestamp = webhook_time(headers)
+    assert webhook.sign(headers["webhook-id"], timestamp, received.body.decode()) == headers["webhook-signature"]
+    assert headers["content-type"] == "application/json"
+
+
+def webhook_time(headers: dict[str, str]) -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+
+
+async def test_during_a_rotation_both_secrets_sign(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    new = "ab" * 32
+    await superuser.execute(
+        "INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, now())",
+        gateway.tenant.id, gateway.context.new_id(), new,
+    )  # fmt: skip
+    await superuser.execute(
+        "INSERT INTO webhook_secrets (tenant_id, id, secret, created_at, expires_at) "
+        "VALUES ($1, $2, $3, now(), now() - interval '1 second')",
+        gateway.tenant.id, gateway.context.new_id(), "cd" * 32,
+    )  # fmt: skip
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    headers = receiver.received[0].headers
+    assert len(headers["X-MockPay-Signature"].split(",")) == 2
+    assert len(headers["webhook-signature"].split(" ")) == 2
+
+
+async def test_a_receiver_that_fails_twice_gets_a_third_attempt(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    receiver.answers = [500, 503]
+    await gateway.succeeded("k")
+    for _ in range(3):
+        assert await gateway.worker().run_due() == 1
+        await expire_waits(superuser)
+    assert await gateway.worker().run_due() == 0
+    headers = [received.headers for received in receiver.received]
+    assert [h["X-MockPay-Attempt"] for h in headers] == ["1", "2", "3"]
+    assert len({h["X-MockPay-Delivery"] for h in headers}) == 1
+    assert len({h["webhook-id"] for h in headers}) == 1
+    assert len({received.body for received in receiver.received}) == 1
+    row = await delivery_row(superuser)
+    assert (row["status"], row["attempts"], row["last_error"]) == ("delivered", 3, None)
+    assert [attempt["response_status"] for attempt in await attempts(superuser)] == [500, 503, 200]
+
+
+async def test_a_receiver_that_fails_three_times_leaves_a_dead_delivery(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    receiver.answers = [500] * 9
+    receiver.answer_body = b"out of order \x00\xff"
+    await gateway.succeeded("k")
+    for _ in range(5):
+        await gateway.worker().run_due()
+        await expire_waits(superuser)
+    row = await delivery_row(superuser)
+    assert (row["status"], row["attempts"], row["last_error"]) == ("dead", 3, "http_500")
+    assert row["finished_at"] is not None
+    logged = await attempts(superuser)
+    assert [(a["attempt"], a["response_status"], a["url"]) for a in logged] == [
+        (number, 500, receiver.url) for number in (1, 2, 3)
+    ]
+    assert logged[0]["response_body"] == "out of order ��"
+    assert logged[0]["started_at"] == gateway.context.clock.now()
+    assert logged[0]["duration_milliseconds"] >= 0
+    assert len(receiver.received) == 3
+
+
+async def test_the_backoff_doubles_and_counts_from_the_attempt(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    receiver.answers = [500, 500]
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    waits = "SELECT extract(epoch FROM next_attempt_at - now())::float FROM webhook_deliveries"
+    assert 1 < await superuser.fetchval(waits) <= 2
+    assert await gateway.worker().run_due() == 0
+    await expire_waits(superuser)
+    await gateway.worker().run_due()
+    assert 3 < await superuser.fetchval(waits) <= 4
+
+
+async def test_410_stops_at_once(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    receiver.answers = [410]
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    row = await delivery_row(superuser)
+    assert (row["status"], row["attempts"], row["last_error"]) == ("dead", 1, "http_410")
+
+
+async def test_redirects_are_not_followed(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    receiver.answers = [302]
+    receiver.answer_headers = {"Location": receiver.url + "/elsewhere"}
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    assert len(receiver.received) == 1
+    assert (await delivery_row(superuser))["last_error"] == "http_302"
+
+
+async def test_a_slow_receiver_times_out(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    receiver.hold()
+    await gateway.succeeded("k")
+    await gateway.worker(webhook_timeout_seconds=0.1).run_due()
+    assert (await attempts(superuser))[0]["error"] == "timeout"
+
+
+async def test_an_answer_without_end_is_cut_off(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    receiver.answer_body = b"x" * 10_000_000
+    await gateway.succeeded("k")
+    await gateway.worker().run_due()
+    assert (await attempts(superuser))[0]["response_body"] == "x" * 4096
+
+
+@pytest.mark.parametrize(("url", "error"), [
+    ("http://127.0.0.1:1/", "connection_refused"), ("http://name.invalid/", "name_not_resolved"),
+])  # fmt: skip
+async def test_what_can_not_be_reached(gateway: Gateway, superuser: Any, url: str, error: str) -> None:
+    await gateway.succeeded("k")
+    await superuser.execute("UPDATE webhook_deliveries SET url = $1", url)
+    await gateway.worker().run_due()
+    assert (await attempts(superuser))[0]["error"] == error
+
+
+async def test_two_workers_never_deliver_one_claim_twice(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    await asyncio.gather(*(gateway.succeeded(f"key-{number}") for number in range(60)))
+    workers = [gateway.worker(webhook_concurrency=7) for _ in range(4)]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    await receiver.wait_for(60)
+    await until(superuser, "SELECT count(*) = 60 FROM webhook_deliveries WHERE status = 'delivered'")
+    for worker in workers:
+        worker.stop()
+    await asyncio.gather(*running)
+    assert len({received.headers["X-MockPay-Delivery"] for received in receiver.received}) == 60
+    assert len(receiver.received) == 60
+
+
+async def test_racing_claims_share_the_work(gateway: Gateway, superuser: Any) -> None:
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    await asyncio.gather(*(gateway.succeeded(f"key-{number}") for number in range(20)))
+    claims = await asyncio.gather(*(claim(gateway, limit=20) for _ in range(8)))
+    taken = [claimed.id for claimed_by_one in claims for claimed in claimed_by_one]
+    assert len(taken) == len(set(taken)) == 20
+
+
+async def test_a_claim_holds_until_its_lease_ends(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    assert len(await claim(gateway)) == 1
+    assert await claim(gateway) == []
+    row = await delivery_row(superuser)
+    assert (row["status"], row["attempts"]) == ("pending", 1)
+    assert row["next_attempt_at"] - row["claimed_at"] == LEASE
+
+
+async def test_a_worker_frozen_past_its_lease_can_not_overwrite_the_winner(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    [frozen] = await claim(gateway)
+    await expire_waits(superuser)
+    [winner] = await claim(gateway)
+    assert winner.attempt == 2
+    assert await settle(gateway, winner, 200)
+    assert not await settle(gateway, frozen, 500)
+    row = await delivery_row(superuser)
+    assert (row["status"], row["last_error"]) == ("delivered", None)
+    logged = [(a["attempt"], a["response_status"], a["error"]) for a in await attempts(superuser)]
+    assert logged == [(1, None, "worker_lost"), (2, 200, None)]
+
+
+async def test_a_frozen_worker_can_not_settle_while_the_winner_is_sending(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    [frozen] = await claim(gateway)
+    await expire_waits(superuser)
+    [winner] = await claim(gateway)
+    assert not await settle(gateway, frozen, 200)
+    assert await settle(gateway, winner, 500)
+    assert (await delivery_row(superuser))["status"] == "pending"
+
+
+async def test_a_delivery_that_kills_its_worker_dies_at_the_limit(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    for number in (1, 2, 3):
+        [claimed] = await claim(gateway)
+        assert claimed.attempt == number
+        await expire_waits(superuser)  # and its worker was never heard of again
+    assert await claim(gateway) == []
+    row = await delivery_row(superuser)
+    assert (row["status"], row["attempts"], row["last_error"]) == ("dead", 3, "worker_lost")
+    assert [a["error"] for a in await attempts(superuser)] == ["worker_lost"] * 3
+
+
+async def test_a_host_at_its_limit_does_not_hold_up_the_others(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    """A thousand older deliveries to a host that is busy stand before one to a host that is not."""
+    await gateway.succeeded("k")
+    row = await delivery_row(superuser)
+    await superuser.execute(
+        """
+        INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
+                                        max_attempts, next_attempt_at, created_at)
+        SELECT tenant_id, gen_random_uuid(), payment_id, event_id, event, 'http://dead.invalid/', 'dead.invalid:80',
+               payload, 3, now() - interval '1 hour', now()
+        FROM webhook_deliveries, generate_series(1, 1000)
+        """
+    )
+    async with gateway.context.database.transaction() as connection:
+        claims = await store.claim(connection, limit=8, sending={"dead.invalid:80": 4}, per_host=4, lease=LEASE)
+    assert [claimed.id for claimed in claims] == [row["id"]]
+
+
+async def test_one_host_gets_no_more_than_its_share(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    await asyncio.gather(*(gateway.succeeded(f"key-{number}") for number in range(12)))
+    receiver.hold()
+    worker = gateway.worker(webhook_concurrency=10, webhook_concurrency_per_host=3)
+    running = asyncio.create_task(worker.run())
+    await receiver.wait_for(3)
+    await asyncio.sleep(0.5)  # long enough for two more polls to overstep the limit, if they would
+    assert len(receiver.received) == 3
+    receiver.gate.set()
+    await receiver.wait_for(12)
+    worker.stop()
+    await running
+    assert receiver.most_at_once == 3
+
+
+async def test_stopping_drains(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
+    receiver.hold()
+    await gateway.succeeded("k")
+    worker = gateway.worker()
+    running = asyncio.create_task(worker.run())
+    await receiver.wait_for(1)
+    worker.stop()
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    receiver.gate.set()
+    await running
+    assert (await delivery_row(superuser))["status"] == "delivered"
+
+
+async def test_a_worker_survives_the_loss_of_its_connections(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    worker = gateway.worker()
+    running = asyncio.create_task(worker.run())
+    await until(superuser, "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'mockpay'")
+    for _ in range(5):
+        await superuser.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mockpay'")
+        await asyncio.sleep(0.1)
+    await eventually(lambda: gateway.succeeded("k"))
+    await receiver.wait_for(1)
+    worker.stop()
+    await running
+
+
+async def test_outside_development_private_addresses_are_refused_at_connection_time(
+    gateway: Gateway, superuser: Any
+) -> None:
+    from mockpay.webhooks.address import AddressGuard
+    from mockpay.webhooks.worker import Worker
+
+    await gateway.succeeded("k")
+    context = gateway.context
+    guard = AddressGuard(allow_private=False)
+    for number, host in enumerate(("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"), 1):
+        await superuser.execute(
+            "UPDATE webhook_deliveries SET url = $1, max_attempts = 9, next_attempt_at = now()",
+            f"http://{host}:{gateway.receiver.port}/",
+        )
+        worker = Worker(settings=context.settings, database=context.database, guard=guard, clock=context.clock)
+        assert await worker.run_due() == 1
+        assert (await attempts(superuser))[number - 1]["error"] == "address_refused", host
+    assert gateway.receiver.received == []
+
+
+async def until(superuser: Any, question: str) -> None:
+    """Ask every few milliseconds, up to 15 s, until the answer is true."""
+    async with asyncio.timeout(15):
+        while not await superuser.fetchval(question):  # noqa: ASYNC110 - it is in other processes
+            await asyncio.sleep(0.02)
+
+
+async def eventually(act: Any) -> None:
+    from mockpay.errors import DatabaseUnavailable
+
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                await act()
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.05)
+            else:
+                return

@@ -1,0 +1,96 @@
+"""The list: newest first, walked by cursor, filtered."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.usefixtures("api_key")
+
+
+@pytest.fixture
+async def thirty(superuser: Any, api_key: str) -> None:
+    """Thirty payments, many of them created in the same microsecond."""
+    await superuser.execute(
+        """
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                              updated_at)
+        SELECT tenants.id, gen_random_uuid(), number, CASE WHEN number % 3 = 0 THEN 'EUR' ELSE 'USD' END,
+               CASE WHEN number % 2 = 0 THEN 'success' ELSE 'pending' END, number::text, at, at
+        FROM tenants, generate_series(1, 30) AS number,
+             LATERAL (SELECT timestamptz '2026-01-01 00:00Z' + number / 10 * interval '1 hour' AS at) AS time
+        """
+    )
+
+
+async def walk(client: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = (await client.get("/api/payments", params=query | ({"cursor": cursor} if cursor else {}))).json()
+        assert page["total"] == len(page["data"])
+        found += page["data"]
+        cursor = page["next_cursor"]
+        assert page["has_more"] is (cursor is not None)
+        if cursor is None:
+            return found
+
+
+async def test_an_empty_list(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/api/payments")).json()
+    assert page == {"data": [], "total": 0, "has_more": False, "next_cursor": None}
+
+
+@pytest.mark.usefixtures("thirty")
+async def test_the_default_page_is_ten_newest_first(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/api/payments")).json()
+    assert (page["total"], page["has_more"]) == (10, True)
+    keys = [(payment["created_at"], payment["id"]) for payment in page["data"]]
+    assert keys == sorted(keys, reverse=True)
+
+
+@pytest.mark.usefixtures("thirty")
+@pytest.mark.parametrize("limit", [1, 7, 10, 30, 100])
+async def test_a_walk_sees_each_payment_once(client: httpx.AsyncClient, limit: int) -> None:
+    found = await walk(client, limit=limit)
+    assert len({payment["id"] for payment in found}) == len(found) == 30
+
+
+@pytest.mark.usefixtures("thirty")
+async def test_payments_created_during_a_walk_do_not_disturb_it(client: httpx.AsyncClient) -> None:
+    first = (await client.get("/api/payments", params={"limit": 10})).json()
+    for number in range(5):
+        body = {"amount": 5, "currency": "USD"}
+        await client.post("/api/payments", json=body, headers={"Idempotency-Key": f"new-{number}"})
+    rest = await walk(client, limit=10, cursor=first["next_cursor"])
+    assert len({payment["id"] for payment in first["data"] + rest}) == 30
+    assert len(rest) == 20
+
+
+@pytest.mark.usefixtures("thirty")
+@pytest.mark.parametrize(("query", "count"), [
+    ({"status": "success"}, 15), ({"currency": "eur"}, 10), ({"status": "pending", "currency": "USD"}, 10),
+    ({"created_from": "2026-01-01T02:00:00Z"}, 11), ({"created_to": "2026-01-01T02:00:00Z"}, 19),
+    ({"created_from": "2026-01-01T01:00:00+00:00", "created_to": "2026-01-01T03:00:00+01:00"}, 10),
+    ({"status": "failed"}, 0),
+])  # fmt: skip
+async def test_filters(client: httpx.AsyncClient, query: dict[str, str], count: int) -> None:
+    assert len(await walk(client, limit=4, **query)) == count
+
+
+@pytest.mark.usefixtures("thirty")
+async def test_the_depth_of_a_page_does_not_change_its_plan(superuser: Any) -> None:
+    from mockpay.payments.store import _LIST_SQL
+
+    await superuser.execute("ANALYZE payments")
+    await superuser.execute("SET enable_seqscan = off")
+    statement = _LIST_SQL
+    tenant = await superuser.fetchval("SELECT id FROM tenants")
+    for number, value in enumerate(
+        [f"'{tenant}'", "timestamptz '2026-01-01 01:00Z'", f"'{tenant}'", "NULL", "NULL", "NULL", "NULL", "11"], 1
+    ):
+        statement = statement.replace(f"${number}", value)
+    plan = "\n".join(row[0] for row in await superuser.fetch("EXPLAIN " + statement))
+    assert "Index Scan using payments_newest" in plan
+    assert "ROW(created_at, id) <" in plan.split("Index Cond")[1].splitlines()[0]
+    assert "Sort" not in plan

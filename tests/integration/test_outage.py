@@ -1,0 +1,94 @@
+"""The database goes away and comes back: 503 with Retry-After meanwhile, nothing half done, and then as before."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from mockpay.errors import DatabaseUnavailable, StartupError
+from mockpay.postgres.pool import Database, connect, open_database
+from tests.support.servers import Server, free_port
+
+KILL_SQL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mockpay' AND datname = current_database()"
+)
+
+
+async def create(client: httpx.AsyncClient, key: str) -> httpx.Response:
+    body = {"amount": 50, "currency": "USD", "webhook_url": "http://127.0.0.1:9/"}
+    return await client.post("/api/payments", json=body, headers={"Idempotency-Key": key})
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_requests_survive_the_loss_of_every_connection(client: httpx.AsyncClient, superuser: Any) -> None:
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    statuses: Counter[int] = Counter()
+
+    async def client_that_retries(key: str) -> None:
+        for _ in range(200):
+            response = await create(client, key)
+            statuses[response.status_code] += 1
+            if response.status_code == 201:
+                return
+            assert response.headers["Retry-After"] == "1"
+            assert response.json()["code"] == "database_unavailable"
+            await asyncio.sleep(0.02)
+        raise AssertionError("never came back")
+
+    async def saboteur() -> None:
+        for _ in range(5):
+            await superuser.execute(KILL_SQL)
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(saboteur(), *(client_that_retries(f"key-{number}") for number in range(100)))
+    assert set(statuses) <= {201, 503}
+    assert await superuser.fetchval("SELECT count(*) FROM payments") == 100
+    assert await superuser.fetchval("SELECT count(*) FROM audit_log") == 100
+    assert await superuser.fetchval("SELECT count(*) FROM idempotency_keys WHERE answer_status = 201") == 100
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_a_database_that_refuses_connections(
+    client: httpx.AsyncClient, server: Server, database_name: str, superuser: Any
+) -> None:
+    admin = await asyncpg.connect(server.direct_url("postgres"))
+    try:
+        await admin.execute(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false")
+        await superuser.execute(KILL_SQL)
+        await asyncio.sleep(0.05)
+        response = await create(client, "k")
+        assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/health")).status_code == 200
+    finally:
+        await admin.execute(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS true")
+        await admin.close()
+    async with asyncio.timeout(15):
+        while (await create(client, "k")).status_code != 201:  # noqa: ASYNC110 - it is in other processes
+            await asyncio.sleep(0.05)
+
+
+async def test_a_transaction_that_loses_its_connection_writes_nothing(database: Database, superuser: Any) -> None:
+    async def lose_it_half_way() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("CREATE TABLE half_done ()")
+            await superuser.execute(KILL_SQL)
+            await connection.execute("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable):
+        await lose_it_half_way()
+    assert await superuser.fetchval("SELECT to_regclass('half_done')") is None
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:{port}/x", "postgresql://x@name.invalid/x"])
+async def test_an_unreachable_server_stops_the_start_with_a_sentence(url: str) -> None:
+    with pytest.raises(StartupError, match="MOCKPAY_DATABASE_URL"):
+        await open_database(url.format(port=free_port()), 2)
+
+
+async def test_an_unknown_database_stops_the_start_with_a_sentence(server: Server) -> None:
+    with pytest.raises(StartupError, match="MOCKPAY_DATABASE_URL"):
+        await connect(server.direct_url("no_such_database"))

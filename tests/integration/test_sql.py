@@ -1,0 +1,108 @@
+"""Every SQL statement is valid on the migrated schema, and the queue's plans use their index."""
+
+import ast
+import importlib
+import pkgutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+import mockpay
+from mockpay.webhooks import store
+
+SOURCES = sorted(Path(mockpay.__file__).parent.rglob("*.py"))
+EXECUTING = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "cursor", "prepare"}
+
+
+def statements() -> dict[str, str]:
+    """Every module constant whose name ends in _SQL."""
+    found: dict[str, str] = {}
+    for module_info in pkgutil.walk_packages(mockpay.__path__, "mockpay."):
+        if module_info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(module_info.name)
+        found |= {f"{module_info.name}.{name}": text for name, text in vars(module).items() if name.endswith("_SQL")}
+    return found
+
+
+def test_sql_is_found() -> None:
+    assert len(statements()) > 25
+
+
+async def test_every_statement_prepares(superuser: Any) -> None:
+    for name, statement in statements().items():
+        try:
+            await superuser.prepare(statement)
+        except asyncpg.PostgresError as error:
+            pytest.fail(f"{name}: {error}")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_no_sql_is_executed_that_is_not_such_a_constant(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "connection"):
+            continue
+        argument = node.args[0]
+        is_constant = isinstance(argument, ast.Name) and argument.id.endswith("_SQL")
+        is_migration = path.name == "migrate.py" and ast.unparse(argument) == "migration.sql"
+        assert is_constant or is_migration, f"{path.name}:{node.lineno}"
+
+
+async def plan(connection: Any, statement: str, *arguments: object) -> str:
+    """The plan that a prepared statement ends up with: the generic one, whatever the arguments are."""
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE explained AS {statement}")
+    rows = await connection.fetch(f"EXPLAIN EXECUTE explained ({', '.join(map(str, arguments))})")
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.fixture
+async def backlog(superuser: Any) -> None:
+    """20,000 deliveries that wait for their backoff, and 20,000 that are done."""
+    await superuser.execute(
+        """
+        WITH tenant AS (
+            INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)
+            VALUES (gen_random_uuid(), 'T', 't@example.com', sha256('x'), 'standard', now()) RETURNING id
+        ), payment AS (
+            INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                                  updated_at)
+            SELECT id, gen_random_uuid(), 1, 'USD', 'success', 'k', now(), now() FROM tenant RETURNING *
+        )
+        INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, status,
+                                        max_attempts, next_attempt_at, created_at, finished_at)
+        SELECT tenant_id, gen_random_uuid(), id, gen_random_uuid(), 'payment.success', 'http://h/', 'h:80', '{}',
+               CASE WHEN number % 2 = 0 THEN 'pending' ELSE 'delivered' END, 3,
+               now() + interval '1 hour' + number * interval '1 second', now(),
+               CASE WHEN number % 2 = 0 THEN NULL ELSE now() END
+        FROM payment, generate_series(1, 40000) AS number
+        """
+    )
+    await superuser.execute("ANALYZE webhook_deliveries")
+
+
+@pytest.mark.usefixtures("backlog")
+async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) -> None:
+    text = await plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'")
+    assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
+    assert "Index Cond: (next_attempt_at <= COALESCE" in text
+    assert "Seq Scan on webhook_deliveries" not in text, text
+
+
+@pytest.mark.usefixtures("backlog")
+async def test_an_idle_claim_reads_next_to_nothing(superuser: Any) -> None:
+    await superuser.execute("SET track_io_timing = off")
+    explained = await superuser.fetchval(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT tenant_id, id FROM webhook_deliveries "
+        "WHERE status = 'pending' AND next_attempt_at <= coalesce(NULL::timestamptz, now()) "
+        "ORDER BY next_attempt_at LIMIT 32"
+    )
+    assert '"Rows Removed by Filter"' not in explained
+    async with superuser.transaction():
+        claims = await store.claim(superuser, limit=8, sending={}, per_host=8, lease=timedelta(seconds=10))
+    assert claims == []

@@ -1,0 +1,38 @@
+"""A migrated template database, and clones of it: each test writes for real, and starts from nothing."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mockpay.postgres.migrate import bundled_migrations, migrate
+from mockpay.postgres.pool import connect
+from tests.support.servers import Server
+
+TEMPLATE = "mockpay_template"
+
+
+async def make_template(server: Server) -> None:
+    await as_superuser(server, f"CREATE DATABASE {TEMPLATE} OWNER mockpay")
+    # Past the pooler, which would keep a connection that stands in the way of cloning.
+    connection = await connect(server.direct_url(TEMPLATE))
+    await connection.execute("SET SESSION AUTHORIZATION mockpay")
+    await migrate(connection, bundled_migrations())
+    await connection.close()
+
+
+@asynccontextmanager
+async def new_database(server: Server, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    await as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER mockpay")
+    try:
+        yield name
+    finally:
+        await as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def as_superuser(server: Server, statement: str) -> None:
+    connection = await connect(server.direct_url("postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
