@@ -83,6 +83,8 @@ class Amount(Decimal):
         if isinstance(raw, str) and not _DECIMAL_STRING.fullmatch(raw):
             raise ValueError("must be a number, or a decimal string such as '49.99'")
         value = cls(raw)
+        if not value.is_finite():
+            raise ValueError("must be a finite number")
         if value <= 0:
             raise ValueError("must be greater than 0")
         if value > MAX_MAJOR_UNITS:

@@ -1,0 +1,76 @@
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mockpay.audit.chain import EMPTY, GENESIS, Content, Entry, Head, first_break, hash_of, link
+from tests.support.fakes import START
+
+PAYMENT = UUID(int=9)
+
+
+def chain(length: int) -> list[Entry]:
+    entries: list[Entry] = []
+    head = EMPTY
+    for number in range(length):
+        content = Content(
+            id=UUID(int=100 + number), tenant_id=UUID(int=1), payment_id=PAYMENT, new_status=f"s{number + 1}",
+            old_status=f"s{number}" if number else None, triggered_by="create_api", metadata={"n": str(number), "ü": True},
+            created_at=START + timedelta(seconds=number),
+        )  # fmt: skip
+        entries.append(link(content, head))
+        head = Head(entries[-1].sequence, entries[-1].entry_hash)
+    return entries
+
+
+def test_the_first_entry_names_the_genesis() -> None:
+    first = chain(1)[0]
+    assert (first.sequence, first.prev_hash) == (1, GENESIS)
+
+
+def test_the_canonical_form_never_changes() -> None:
+    """A hash that was written must be found again by every later version."""
+    assert chain(2)[1].entry_hash == "23245f2e6471d6eb51d697dc85da9f1dabe42f7e1e8bcfbabc06d6bbf00b981b"
+
+
+@given(st.integers(1, 8))
+def test_an_untouched_chain_is_intact(length: int) -> None:
+    assert first_break(PAYMENT, chain(length), f"s{length}") is None
+
+
+@given(st.integers(1, 6), st.data())
+def test_any_edit_of_any_entry_is_located(length: int, data: st.DataObject) -> None:
+    entries = chain(length)
+    place = data.draw(st.integers(0, length - 1))
+    edits: dict[str, Any] = {
+        "id": UUID(int=7), "old_status": "x", "new_status": "x", "triggered_by": "admin", "metadata": {},
+        "created_at": START - timedelta(microseconds=1), "tenant_id": UUID(int=7), "payment_id": UUID(int=7),
+    }  # fmt: skip
+    field = data.draw(st.sampled_from(sorted(edits)))
+    content = msgspec.structs.replace(entries[place].content, **{field: edits[field]})
+    entries[place] = msgspec.structs.replace(entries[place], content=content)
+    broken = first_break(PAYMENT, entries, f"s{length}")
+    assert broken is not None
+    assert broken.sequence == place + 1
+
+
+@given(st.integers(2, 6), st.data())
+def test_an_edit_with_its_hash_recomputed_shows_in_the_next_entry(length: int, data: st.DataObject) -> None:
+    entries = chain(length)
+    place = data.draw(st.integers(0, length - 2))
+    content = msgspec.structs.replace(entries[place].content, metadata={"n": "forged"})
+    forged = hash_of(content, place + 1, entries[place].prev_hash)
+    entries[place] = msgspec.structs.replace(entries[place], content=content, entry_hash=forged)
+    broken = first_break(PAYMENT, entries, f"s{length}")
+    assert broken is not None
+    assert (broken.sequence, broken.problem) == (place + 2, "its prev_hash is not the hash of the entry before it")
+
+
+@given(st.integers(1, 6), st.data())
+def test_a_missing_entry_is_missed(length: int, data: st.DataObject) -> None:
+    entries = chain(length)
+    del entries[data.draw(st.integers(0, length - 1))]
+    assert first_break(PAYMENT, entries, f"s{length}") is not None
