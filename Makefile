@@ -54,6 +54,7 @@ $(VENV)/.run: $(VENV)/.created constraints/run.txt pyproject.toml
 	@echo "Installing MockPay into $(VENV) ..."
 	@$(PIP) install --require-hashes --no-deps --requirement constraints/run.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run constraints/dev.txt

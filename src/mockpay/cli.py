@@ -20,6 +20,7 @@ app = App(
     version=__version__,
     help="A payment gateway simulator: real states, real webhooks, faults on demand, no money.",
     config=Env(ENVIRONMENT_PREFIX, command=False),
+    suppress_keyboard_interrupt=False,
 )
 audit = App(name="audit", help="The audit trail.")
 app.command(audit)

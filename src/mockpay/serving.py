@@ -225,7 +225,7 @@ def _run_servers(
     from uvicorn.supervisors import Multiprocess
 
     config = uvicorn.Config(
-        functools.partial(_build_app, settings, url, with_worker=with_worker),
+        functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
         factory=True,
         workers=settings.workers,
         http="httptools",
@@ -245,14 +245,14 @@ def _run_servers(
         Multiprocess(config, sockets=[listener]).run()
 
 
-def _build_app(settings: Settings, url: str, *, with_worker: bool) -> "ASGIApp":
-    """In the process that serves it."""
+def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":
+    """In the process that serves it, which is `parent` itself or a child of it."""
     from mockpay.app import create_app
     from mockpay.logs import configure_logging
 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
-    if settings.workers > 1:
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if parent != os.getpid():
+        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     return create_app(settings, url, with_worker=with_worker)
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from standardwebhooks.webhooks import Webhook
@@ -174,7 +175,7 @@ def redirect(server: Server, url: str, webhook_url: str) -> None:
     from mockpay.postgres.pool import connect
 
     async def act() -> None:
-        connection = await connect(server.direct_url(url.rpartition("/")[2].partition("?")[0]))
+        connection = await connect(server.direct_url(urlsplit(url).path.removeprefix("/")))
         await connection.execute("UPDATE webhook_deliveries SET url = $1", webhook_url)
         await connection.close()
 

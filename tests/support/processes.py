@@ -23,11 +23,11 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-def run(*arguments: str, timeout_seconds: float = 60, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run `mockpay ...` to its end."""
     command = [sys.executable, "-m", "mockpay", *arguments]
     return subprocess.run(
-        command, env=environment(**settings), capture_output=True, text=True, timeout=timeout_seconds, check=False
+        command, env=environment(**settings), capture_output=True, text=True, timeout=START_TIMEOUT_SECONDS, check=False
     )
 
 
@@ -113,6 +113,8 @@ def running(program: Program) -> Iterator[None]:
     finally:
         if program.process.poll() is None:
             program.kill()
+        if isinstance(program, Gateway):
+            program.client.close()
 
 
 def database_processes(data_dir: Path) -> list[psutil.Process]:
@@ -123,6 +125,15 @@ def database_processes(data_dir: Path) -> list[psutil.Process]:
             if process.name().startswith("postgres") and Path(process.cwd()) == data_dir / "postgres":
                 found.append(process)
     return found
+
+
+def kill_database(data_dir: Path) -> None:
+    """kill -9 of the whole server. Its processes end by themselves too when they miss the first of them."""
+    processes = database_processes(data_dir)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def wait_until(question: Callable[[], bool], timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:

@@ -39,6 +39,7 @@ _WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
 _SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 _PID_FILE_LINES: Final = 8
+_DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whatever it complains of is a consequence
 _NO_SPACE: Final = "No space left on device"
 
 _ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
@@ -194,15 +195,16 @@ class EmbeddedPostgres:
         user.own(unfinished)
         command: list[str | Path] = [
             programs / "initdb",
-            *("--pgdata", unfinished, "--username", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
+            *("--no-clean", "--pgdata", unfinished, "--username", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
             *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
         ]
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, cwd=self._data_dir, **user.process_options()
         )
         if done.returncode != 0:
+            sentence = self._explain("could not be made", done.stdout + done.stderr)
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise StartupError(self._explain("could not be made", done.stderr))
+            raise StartupError(sentence)
         unfinished.rename(self._cluster)
 
     def _clear_left_over(self) -> None:
@@ -276,7 +278,7 @@ class EmbeddedPostgres:
 
     def _explain(self, what: str, output: str) -> str:
         sentence = f"The embedded database in {self._data_dir} {what}"
-        if _NO_SPACE in output:
+        if _NO_SPACE in output or shutil.disk_usage(self._data_dir).free < _DISK_FULL_BYTES:
             return f"{sentence}: the disk is full; {_disk_full_advice()}"
         reasons = [line for line in output.splitlines() if "FATAL" in line or "PANIC" in line or "error:" in line]
         reason = f": {reasons[-1].split(':  ')[-1].strip()}" if reasons else ""
