@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# PgBouncer's run is on the system's PostgreSQL as well, so without it only what depends most on the server is run.
+ON_SYSTEM_SERVER := $(addprefix tests/integration/test_,audit.py migrate.py races.py sql.py)
+
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench format constraints clean
 
@@ -18,9 +21,9 @@ run: $(VENV)/.run ## start the gateway: database, API and webhook worker, on htt
 
 test: $(VENV)/.dev ## install what the tests need, and run them all
 	@$(BIN)/python tests/system_packages.py
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest tests/integration --server=system --quiet
-	$(BIN)/python -m pytest tests/integration --server=pgbouncer --quiet
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --quiet --server=pgbouncer tests/integration
+	$(BIN)/python -m pytest -n 2 --quiet --server=system $(ON_SYSTEM_SERVER)
 
 check: $(VENV)/.dev ## format, lint, types, structure
 	$(BIN)/ruff format --check .

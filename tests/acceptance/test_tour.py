@@ -1,5 +1,6 @@
 """The README's tour, run to the letter."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import environment
+from tests.support.processes import Program, environment, running
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,29 +20,49 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def test_the_tour(folder: Path, data_dir: Path) -> None:
-    """The server block runs in the background, as in a terminal of its own; the rest is one shell session."""
-    found = blocks()
-    assert [kind for kind, _ in found].count("server") == 1
-    assert len(found) > 8
-    steps = "\n".join(f"{commands}" for kind, commands in found if kind != "server")
-    settings = environment(MOCKPAY_DATA_DIR=str(data_dir))
-    # What `make run` runs, with the interpreter of these tests; a fresh clone is tried by .ci/run's own make.
-    with subprocess.Popen(
-        [sys.executable, "-m", "mockpay", "serve"],
-        env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
-    ) as server:  # fmt: skip
+    """The first block runs in a terminal of its own; the others are one session of a shell, in their order."""
+    (first_kind, first), *others = blocks()
+    assert (first_kind, first.strip()) == ("server", "make run")
+    assert len(others) > 8
+    # What `make run` does once it has installed; the environment of these tests is installed already.
+    server = Program(folder / "server.log", "serve", MOCKPAY_DATA_DIR=str(data_dir), MOCKPAY_PORT="3000")
+    with running(server):
+        server.wait_for_output("MockPay listens on http://127.0.0.1:3000")
+        output = session("\n".join(commands for _, commands in others), folder, data_dir)
+        assert server.stop() == 0
+    for expected in (
+        "idempotent-replayed: true",
+        '"status":"success"',
+        "payment.success  attempt 1\n  X-MockPay-Signature  VALID\n  webhook-signature    VALID",
+        "partially_refunded",
+        "payment.refunded  attempt 1",
+        '"intact": true',
+        "1 payments, 3 audit entries: intact",
+        "signature of another",
+        "payment.failed  attempt 3",
+        '"status": "dead"',
+    ):
+        assert expected in output, f"{expected}\n{output}"
+    assert "INVALID" not in output
+
+
+def session(commands: str, folder: Path, data_dir: Path) -> str:
+    """Run the commands as one shell session that stops at the first failure; what it printed."""
+    script = "set -eu\n" + commands.replace(".venv/bin/mockpay", f"{sys.executable} -m mockpay")
+    log = folder / "session.log"
+    with log.open("wb") as output:
+        shell = subprocess.Popen(
+            ["bash", "-c", script],
+            env=environment(MOCKPAY_DATA_DIR=str(data_dir)),
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
         try:
-            wait = "until curl -sf http://127.0.0.1:3000/ready > ready.txt; do sleep 0.1; done\n"
-            script = "set -eu\n" + wait + steps.replace(".venv/bin/mockpay", f"{sys.executable} -m mockpay")
-            done = subprocess.run(
-                ["bash", "-c", script], env=settings | {"PWD": str(folder)}, cwd=folder, capture_output=True, text=True,
-                timeout=120, start_new_session=True, check=False,
-            )  # fmt: skip
+            code = shell.wait(120)
         finally:
-            server.send_signal(signal.SIGTERM)
-            subprocess.run(["pkill", "-f", "mockpay listen"], check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for expected in ("Idempotent-Replayed: true", "VALID", '"intact":true', "partially_refunded", '"status":"dead"'):
-        assert expected.lower() in done.stdout.lower(), expected + "\n" + done.stdout + done.stderr
-    assert "INVALID" not in done.stdout
-    assert os.fspath(folder)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)  # the listeners, where it ended before it stopped them
+    assert code == 0, log.read_text()
+    return log.read_text()

@@ -89,7 +89,7 @@ def test_whatever_is_tried_a_payment_changes_at_most_twice(changes: list[Change]
     assert (current.refund is not None) == (current.status in {Status.REFUNDED, Status.PARTIALLY_REFUNDED})
 
 
-@pytest.mark.parametrize("status", set(Status) - {Status.PENDING})
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.PENDING])
 def test_every_status_but_pending_has_an_event(status: Status) -> None:
     refund = Money(10, "USD") if status in {Status.REFUNDED, Status.PARTIALLY_REFUNDED} else None
     body = event_body(msgspec.structs.replace(payment(status), refund=refund), UUID(int=3))
