@@ -31,6 +31,8 @@ def test_the_tour(folder: Path, data_dir: Path) -> None:
         output = session("\n".join(commands for _, commands in others), folder, data_dir)
         assert server.stop() == 0
     for expected in (
+        "Listening on http://127.0.0.1:4000/",
+        "Listening on http://127.0.0.1:4001/",
         "idempotent-replayed: true",
         '"status":"success"',
         "payment.success  attempt 1\n  X-MockPay-Signature  VALID\n  webhook-signature    VALID",

@@ -22,7 +22,10 @@ async def listen(host: str, port: int, secret: str | None, status: int, show: Pr
 
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
-        show(describe(request.method, request.path, request.headers, body, secret))
+        try:
+            show(describe(request.method, request.path, request.headers, body, secret))
+        except BrokenPipeError:  # nobody reads any more, as after `mockpay listen | head`
+            stop.set()
         return web.Response(status=status)
 
     app = web.Application()
