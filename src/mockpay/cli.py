@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Env
 
 from mockpay import __version__
-from mockpay.errors import StartupError
+from mockpay.errors import StartCancelled, StartupError
 from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check_secrets
 
 SettingsParameter = Annotated[Settings, Parameter(name="*")]
@@ -136,6 +136,8 @@ def main() -> None:
             del os.environ[name]  # "MOCKPAY_X=" in a compose file means: not set
     try:
         app()
+    except StartCancelled:
+        sys.exit(0)
     except StartupError as error:
         print(f"mockpay: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

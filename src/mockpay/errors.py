@@ -2,6 +2,7 @@
 
 MockPayError
 ├── StartupError              the program can't start; its text is the one sentence the user sees
+│   └── StartCancelled        a signal came first
 └── ApiError                  becomes an HTTP answer
     ├── InvalidRequest        400, with every fault found
     ├── MalformedJson         400
@@ -31,6 +32,10 @@ class MockPayError(Exception):
 
 class StartupError(MockPayError):
     """The program can't start, or can't go on. The text says what to do about it."""
+
+
+class StartCancelled(StartupError):
+    """The user asked to stop before the start was over. Not a failure."""
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -36,22 +36,24 @@ _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
 def serve(settings: Settings) -> None:
     """Everything on one machine, until a signal. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
-    with bind(settings) as listener, stop_on_sigterm(), database(settings) as url:
+    with bind(settings) as listener, stop_requests() as requested, database(settings, requested.is_set) as url:
         asyncio.run(migrate(url))
         _, admin_key_place = ensure_admin_key(settings)
         announce = functools.partial(_announce, settings, listener, admin_key_place)
-        _run_servers(settings, url, listener, with_worker=True, announce=announce)
+        if not requested.is_set():
+            _run_servers(settings, url, listener, requested, with_worker=True, announce=announce)
 
 
 def serve_api(settings: Settings) -> None:
     """The API alone, on an external database that is migrated already. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
     url = external_database(settings, "api")
-    with bind(settings) as listener:
+    with bind(settings) as listener, stop_requests() as requested:
         asyncio.run(check_migrated(url))
         admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
         announce = functools.partial(_announce, settings, listener, admin_key_place)
-        _run_servers(settings, url, listener, with_worker=False, announce=announce)
+        if not requested.is_set():
+            _run_servers(settings, url, listener, requested, with_worker=False, announce=announce)
 
 
 async def work(settings: Settings) -> None:
@@ -142,10 +144,10 @@ def bind(settings: Settings) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[str]:
+def database(settings: Settings, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """The URL of the database to use: the external one, or the embedded one for as long as this is open.
 
-    Raises StartupError.
+    Raises StartupError, and StartCancelled if told to.
     """
     if settings.database_url:
         yield settings.database_url
@@ -156,7 +158,7 @@ def database(settings: Settings) -> Iterator[str]:
     try:
         embedded.launch()
         importlib.import_module("mockpay.app")  # while the database starts, on the other core
-        embedded.wait_until_ready()
+        embedded.wait_until_ready(is_cancelled)
         embedded.keep_running()
         yield embedded.url()
     finally:
@@ -182,17 +184,18 @@ def _embedded_url_if_running(settings: Settings) -> str | None:
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the embedded database is stopped however far the start has come."""
+def stop_requests() -> Iterator[threading.Event]:
+    """Note SIGINT and SIGTERM, for the start to look at between its steps.
 
-    def leave(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
+    An exception raised by the signal itself would strike anywhere, also where it is swallowed or turned into another.
+    """
+    requested = threading.Event()
+    before = {number: signal.signal(number, lambda *_: requested.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield requested
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @asynccontextmanager
@@ -218,7 +221,13 @@ def _bind_failure(settings: Settings, error: OSError) -> str:
 
 
 def _run_servers(
-    settings: Settings, url: str, listener: socket.socket, *, with_worker: bool, announce: Callable[[], None]
+    settings: Settings,
+    url: str,
+    listener: socket.socket,
+    requested: threading.Event,
+    *,
+    with_worker: bool,
+    announce: Callable[[], None],
 ) -> None:
     """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
     import uvicorn
@@ -237,7 +246,7 @@ def _run_servers(
         proxy_headers=False,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
-    announcer = threading.Thread(target=_announce_when_answering, args=(listener, announce), daemon=True)
+    announcer = threading.Thread(target=_announce_when_answering, args=(listener, requested, announce), daemon=True)
     announcer.start()
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
@@ -270,7 +279,7 @@ def _base_url(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-def _announce_when_answering(listener: socket.socket, announce: Callable[[], None]) -> None:
+def _announce_when_answering(listener: socket.socket, requested: threading.Event, announce: Callable[[], None]) -> None:
     """Say so only when it is true, whichever process answers."""
     url = f"{_base_url(listener)}/health"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -281,7 +290,10 @@ def _announce_when_answering(listener: socket.socket, announce: Callable[[], Non
         except (urllib.error.URLError, OSError):
             pause.wait(0.02)
             continue
-        announce()
+        if requested.is_set():  # in the moment before Uvicorn took the signals over
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            announce()
         return
 
 

@@ -20,13 +20,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
 import psutil
 import structlog
 
-from mockpay.errors import StartupError
+from mockpay.errors import StartCancelled, StartupError
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
 
 MAJOR: Final = "18"
@@ -92,12 +93,14 @@ class EmbeddedPostgres:
             self._release()
             raise
 
-    def wait_until_ready(self) -> None:
-        """Raises StartupError if the server ends instead, or takes longer than a minute."""
+    def wait_until_ready(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Raises StartupError if the server ends instead, or takes longer than a minute; StartCancelled if told to."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         try:
             while not self._accepts_connections():
                 assert self._process is not None
+                if is_cancelled():
+                    raise StartCancelled
                 if self._process.poll() is not None:
                     raise StartupError(self._failure("stopped while it started"))
                 if time.monotonic() > deadline:
@@ -199,7 +202,13 @@ class EmbeddedPostgres:
             *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
         ]
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=self._data_dir, **user.process_options()
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=self._data_dir,
+            start_new_session=True,
+            **user.process_options(),
         )
         if done.returncode != 0:
             sentence = self._explain("could not be made", done.stdout + done.stderr)
