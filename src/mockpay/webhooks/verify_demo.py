@@ -1,7 +1,6 @@
 """`mockpay verify-demo`: what signature verification accepts, and what it must reject, shown on real bytes."""
 
 import hashlib
-import hmac
 from typing import Final
 
 import msgspec
@@ -37,9 +36,3 @@ def cases() -> list[Case]:
         Case("empty signature", BODY, "", expected=False),
         Case("signature of another body", BODY, sign(OTHER_BODY, SECRET), expected=False),
     ]
-
-
-def is_reproducible_by_hand() -> bool:
-    """That a receiver needs nothing of ours: the four lines that any language can say."""
-    digest = hmac.new(SECRET.encode(), BODY, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(f"sha256={digest}", sign(BODY, SECRET))
