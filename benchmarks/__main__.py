@@ -13,6 +13,7 @@ from tests.support.processes import Gateway, running
 from tests.support.servers import free_port
 
 from benchmarks import ceiling, creates, deliveries
+from mockpay.logs import configure_logging
 from mockpay.postgres.embedded import EmbeddedPostgres
 from mockpay.serving import migrate
 
@@ -20,6 +21,7 @@ from mockpay.serving import migrate
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each measurement takes")
+    configure_logging(json_lines=False, level="warning")
     seconds: float = parser.parse_args().seconds
     with tempfile.TemporaryDirectory(prefix="mockpay-bench-") as name:
         folder = Path(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
@@ -106,6 +107,8 @@ def listen(
     """
     from mockpay.webhooks.listener import listen as receive
 
+    if secret is not None and not re.fullmatch("[0-9a-f]{64}", secret):
+        raise StartupError("--secret must be the tenant's webhook_secret: 64 hexadecimal characters.")
     _run(receive(host, port, secret, status, lambda text: print(text, flush=True)))  # noqa: T201
 
 

@@ -32,4 +32,4 @@ class Context:
     new_id: NewId = new_id
     new_secret: Callable[[], str] = new_secret
     wake_worker: Callable[[], None] = lambda: None
-    """Called after a commit that queued a webhook, so that a worker in this process need not wait for its next poll."""
+    """Called after a commit that may have queued a webhook: a worker in this process need not wait for its poll."""

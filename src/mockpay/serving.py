@@ -173,8 +173,12 @@ def running_database(settings: Settings) -> Iterator[str]:
     if url:
         yield url
         return
-    with database(settings) as own_url:
-        yield own_url
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the database is stopped then too
+    try:
+        with database(settings) as own_url:
+            yield own_url
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _embedded_url_if_running(settings: Settings) -> str | None:
@@ -191,6 +195,9 @@ def stop_requests() -> Iterator[threading.Event]:
     """
     requested = threading.Event()
     before = {number: signal.signal(number, lambda *_: requested.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        # The terminal was closed. Uvicorn knows SIGTERM only.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         yield requested
     finally:

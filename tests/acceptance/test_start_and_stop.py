@@ -54,6 +54,8 @@ def test_a_server_left_over_from_a_kill_is_taken_over(start: Start, data_dir: Pa
     assert not left_over & {process.pid for process in database_processes(data_dir)}
     second.act_for(tenant)
     assert second.client.get(f"/api/payments/{payment_id}").json()["status"] == "success"
+    assert second.stop(signal.SIGHUP) == 0
+    assert database_processes(data_dir) == []
 
 
 @pytest.mark.parametrize("stale", ["as it was", "the number belongs to another program", "torn"])

@@ -9,7 +9,11 @@ import httpx
 import pytest
 
 from mockpay.errors import DatabaseUnavailable, StartupError
+from mockpay.payments import service as payments
 from mockpay.postgres.pool import Database, connect, open_database
+from tests.support.databases import as_superuser
+from tests.support.fakes import Receiver
+from tests.support.gateway import Gateway
 from tests.support.servers import Server, free_port
 
 KILL_SQL = (
@@ -92,3 +96,32 @@ async def test_an_unreachable_server_stops_the_start_with_a_sentence(url: str) -
 async def test_an_unknown_database_stops_the_start_with_a_sentence(server: Server) -> None:
     with pytest.raises(StartupError, match="MOCKPAY_DATABASE_URL"):
         await connect(server.direct_url("no_such_database"))
+
+
+async def test_a_result_is_written_when_the_database_is_back(
+    gateway: Gateway, receiver: Receiver, server: Server, database_name: str, superuser: Any
+) -> None:
+    """The receiver said 200 while the database was away: that attempt counts, and is not made again."""
+    receiver.hold()
+    payment = await gateway.succeeded("k")
+    running = asyncio.create_task(gateway.worker().run_due())
+    await receiver.wait_for(1)
+    await as_superuser(server, f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false")
+    await superuser.execute(KILL_SQL)
+    receiver.gate.set()
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    await as_superuser(server, f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS true")
+    await running
+    _, [delivery] = await payments.deliveries(gateway.context, gateway.tenant, payment.id)
+    assert (delivery.status, delivery.attempts) == ("delivered", 1)
+    assert len(receiver.received) == 1
+
+
+async def test_a_frozen_transaction_does_not_hold_its_locks_for_ever(
+    database: Database, request: pytest.FixtureRequest
+) -> None:
+    async with database.connection() as connection:
+        timeout = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
+    # Through a pooler it can't be set for a session; docs/operations.md says what to do there.
+    assert timeout == ("0" if request.config.getoption("--server") == "pgbouncer" else "15s")

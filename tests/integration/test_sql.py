@@ -88,7 +88,7 @@ async def backlog(superuser: Any) -> None:
 
 @pytest.mark.usefixtures("backlog")
 async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) -> None:
-    text = await plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'")
+    text = await plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'")
     assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
     assert "Index Cond: (next_attempt_at <= COALESCE" in text
     assert "Seq Scan on webhook_deliveries" not in text, text

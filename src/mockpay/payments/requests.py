@@ -3,6 +3,7 @@
 import base64
 import binascii
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from mockpay.webhooks.address import WebhookUrl
 METADATA_KEYS_MAX = 50
 METADATA_KEY_LENGTH_MAX = 100
 METADATA_DEPTH_MAX = 10
+METADATA_DECIMALS_MAX = 400
 
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -135,5 +137,10 @@ def _check_value(value: object, depth: int) -> None:
 
 
 def _check_number(value: Any) -> None:
+    if (
+        isinstance(value, Decimal)
+        and not -METADATA_DECIMALS_MAX < int(value.as_tuple().exponent) < METADATA_DECIMALS_MAX
+    ):
+        raise ValueError(f"must not hold numbers of more than {METADATA_DECIMALS_MAX} digits")
     if not -1e300 < value < 1e300 or (value != 0 and abs(value) < 1e-300):  # noqa: PLR2004
         raise ValueError("must not hold numbers outside the range of a double")

@@ -1,6 +1,6 @@
 """The tables of payments and fraud rules."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import asyncpg
 from mockpay import exact_json
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment, Status
-from mockpay.payments.requests import ListPayments, Metadata
+from mockpay.payments.requests import Cursor, ListPayments, Metadata
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
@@ -27,11 +27,13 @@ WHERE tenant_id = $1 AND id = $2
 _BY_ID_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2"
 _BY_ID_LOCKED_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 
-# The row comparison is what the index is ordered by, so the cost of a page does not depend on its depth.
+# The row comparison is what the index is ordered by, so the cost of a page does not depend on its depth. It is no
+# part of an OR, which a prepared statement's plan could only use as a filter: the first page has a cursor too.
+_BEFORE_ALL: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 _LIST_SQL: Final = """
 SELECT * FROM payments
 WHERE tenant_id = $1
-  AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid))
+  AND (created_at, id) < ($2, $3::uuid)
   AND ($4::text IS NULL OR status = $4)
   AND ($5::text IS NULL OR currency = $5)
   AND ($6::timestamptz IS NULL OR created_at >= $6)
@@ -104,11 +106,12 @@ async def by_id_locked(connection: Connection, tenant_id: UUID, payment_id: UUID
 
 async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> list[Payment]:
     """Newest first; one more than the limit if there are more."""
+    cursor = query.cursor or _BEFORE_ALL
     rows = await connection.fetch(
         _LIST_SQL,
         tenant_id,
-        query.cursor.created_at if query.cursor else None,
-        query.cursor.id if query.cursor else None,
+        cursor.created_at,
+        cursor.id,
         query.status,
         query.currency,
         query.created_from,

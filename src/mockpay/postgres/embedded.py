@@ -38,6 +38,7 @@ STOP_TIMEOUT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
+_LOG_BYTES_READ: Final = 100_000
 _SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 _PID_FILE_LINES: Final = 8
 _DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whatever it complains of is a consequence
@@ -67,6 +68,7 @@ class EmbeddedPostgres:
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir = self._cluster
+        self._log_start = 0
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -114,7 +116,10 @@ class EmbeddedPostgres:
     def url_if_running(self) -> str | None:
         """How to connect if another process runs the server of this folder already."""
         lines = self._pid_file_lines()
-        if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready" or not psutil.pid_exists(int(lines[0])):
+        if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready":
+            return None
+        pid = int(lines[0])
+        if not psutil.pid_exists(pid) or not _may_run_in(psutil.Process(pid), self._cluster, pid):
             return None
         self._socket_dir = Path(lines[4])
         return self.url()
@@ -155,7 +160,7 @@ class EmbeddedPostgres:
             try:
                 self._clear_left_over()
                 self._start(_programs_folder(), choose_service_user())
-            except (OSError, StartupError) as error:
+            except (OSError, psutil.Error, StartupError) as error:
                 log.error("the embedded database can't be started", cause=str(error))
 
     def _lock_folder(self) -> None:
@@ -225,7 +230,7 @@ class EmbeddedPostgres:
         if not pid_file.exists():
             return
         pid = self._pid_in_file() or 0
-        left_over = [process for process in psutil.process_iter() if _runs_in(process, self._cluster)]
+        left_over = [process for process in psutil.process_iter() if _may_run_in(process, self._cluster, pid)]
         if left_over:
             log.warning("ending a database server that an earlier MockPay left running", process=pid)
             _end(next((process for process in left_over if process.pid == pid), None))
@@ -253,6 +258,7 @@ class EmbeddedPostgres:
         if self._log_path.exists() and self._log_path.stat().st_size > _LOG_BYTES_MAX:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
         with self._log_path.open("ab") as output:
+            self._log_start = output.tell()
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", self._cluster, *(word for o in options for word in ("-c", o))],
                 stdin=subprocess.DEVNULL,
@@ -272,8 +278,12 @@ class EmbeddedPostgres:
     def _pid_file_lines(self) -> list[str]:
         try:
             return (self._cluster / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise StartupError(
+                f"Can't use the data folder {self._data_dir}: {error.strerror}; mend that, or set MOCKPAY_DATA_DIR."
+            ) from error
 
     def _pid_in_file(self) -> int | None:
         """None if there is no file, 0 if it was torn by a crash."""
@@ -283,7 +293,9 @@ class EmbeddedPostgres:
         return int(lines[0]) if lines and lines[0].isdigit() else 0
 
     def _failure(self, what: str) -> str:
-        return self._explain(what, self._log_path.read_text(errors="replace")[-20_000:])
+        with self._log_path.open("rb") as log_file:
+            log_file.seek(self._log_start)  # what earlier runs said explains nothing
+            return self._explain(what, log_file.read(_LOG_BYTES_READ).decode(errors="replace"))
 
     def _explain(self, what: str, output: str) -> str:
         sentence = f"The embedded database in {self._data_dir} {what}"
@@ -328,9 +340,17 @@ def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
     return folder
 
 
-def _runs_in(process: psutil.Process, cluster: Path) -> bool:
+def _may_run_in(process: psutil.Process, cluster: Path, pid: int) -> bool:
+    """Whether this is a server process of the cluster. `pid` is the one in the cluster's lock file.
+
+    In a container even root may not see where another user's process runs: then the number has to do.
+    """
     try:
-        return process.name().startswith("postgres") and Path(process.cwd()) == cluster
+        if not process.name().startswith("postgres"):
+            return False
+        return Path(process.cwd()) == cluster
+    except psutil.AccessDenied:
+        return process.pid == pid
     except (psutil.Error, OSError):
         return False
 

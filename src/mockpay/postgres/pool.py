@@ -21,6 +21,9 @@ OLDEST_SERVER: Final = 15
 ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+STATEMENTS_CACHED: Final = 200
+IDLE_TIMEOUT: Final = "15s"
+"""A process that froze inside a transaction must not hold its locks for ever."""
 
 # What a client should retry: the server is gone, going, full, or read-only after a failover.
 UNAVAILABLE: Final = (
@@ -113,14 +116,16 @@ async def _check_version(connection: Connection) -> None:
 
 async def open_database(url: str, connections: int) -> Database:
     """Raises StartupError if the server can't be reached or is too old."""
-    cache_size = 0 if await _is_behind_pooler(url) else 200
+    behind_pooler = await _is_behind_pooler(url)
     pool = await asyncpg.create_pool(
         url,
         min_size=1,
         max_size=connections,
         timeout=CONNECT_TIMEOUT_SECONDS,
         command_timeout=STATEMENT_TIMEOUT_SECONDS,
-        statement_cache_size=cache_size,
+        statement_cache_size=0 if behind_pooler else STATEMENTS_CACHED,
+        # A pooler passes no such settings on; there it is the server's own setting that counts.
+        server_settings={} if behind_pooler else {"idle_in_transaction_session_timeout": IDLE_TIMEOUT},
         reset=_keep_session,
     )
     return Database(pool)

@@ -78,10 +78,13 @@ def _grant_walk(folder: Path, uid: int) -> None:
     if not hasattr(os, "setxattr"):  # Linux has it
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     entries = _read_entries(folder, status.st_mode)
-    if entries.get((_USER, uid), 0) & _WALK:
+    mask = entries.get((_MASK, _NO_ID), entries[_GROUP_OBJ, _NO_ID])
+    if entries.get((_USER, uid), 0) & mask & _WALK:
         return
+    if not mask & _WALK:  # the mask has to open for one, and must not open for the others that it holds back
+        entries |= {key: entries[key] & ~_WALK for key in entries if key[0] in (_USER, _GROUP_OBJ, _GROUP)}
     entries[_USER, uid] = entries.get((_USER, uid), 0) | _WALK
-    entries[_MASK, _NO_ID] = entries.get((_MASK, _NO_ID), entries[_GROUP_OBJ, _NO_ID]) | _WALK
+    entries[_MASK, _NO_ID] = mask | _WALK
     packed = b"".join(_ENTRY.pack(tag, permissions, id_) for (tag, id_), permissions in sorted(entries.items()))
     os.setxattr(folder, _XATTR, _HEADER.pack(_VERSION) + packed)
 

@@ -5,12 +5,16 @@ msgspec stops at the first fault, so the fields are converted one by one.
 
 from collections.abc import Iterator
 from decimal import InvalidOperation
+from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from mockpay import exact_json
 from mockpay.errors import Fault, InvalidRequest, MalformedJson
+
+UNKNOWN_FIELDS_MAX = 20
+"""More than these are not listed: the answer must not be many times the request."""
 
 Model = TypeVar("Model", bound=msgspec.Struct)
 
@@ -46,7 +50,14 @@ def decode_body(body: bytes, model: type[Model]) -> Model:
     raw = decode_json(body)
     if not isinstance(raw, dict):
         raise InvalidRequest([Fault("body", "must be a JSON object")])
-    faults = [*_unknown_fields(raw, model)]
+    try:
+        return _read(raw, model)
+    except RecursionError as error:  # shallow enough to decode, too deep to walk
+        raise MalformedJson("The body is nested too deeply.") from error
+
+
+def _read(raw: dict[str, object], model: type[Model]) -> Model:
+    faults = [*islice(_unknown_fields(raw, model), UNKNOWN_FIELDS_MAX)]
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(model):
         if field.encode_name not in raw:

@@ -5,16 +5,25 @@ that is connected to: a name may resolve differently by then (DNS rebinding).
 """
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
 from aiohttp import AddrInfoType
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 MAX_URL_LENGTH: Final = 2048
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
+RESOLVER_THREADS_MAX: Final = 256
+
+# Private in effect, whatever their registration says: metadata services, and forms that embed a private address.
+_NEVER_PUBLIC: Final = tuple(
+    ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48", "::/96")
+)
 
 Resolve = Callable[[str, int], Coroutine[Any, Any, list[str]]]
 
@@ -68,14 +77,50 @@ def is_public(address: str) -> bool:
             return is_public(str(embedded))
         if ip in ipaddress.ip_network("64:ff9b::/96"):
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    if any(ip in network for network in _NEVER_PUBLIC if network.version == ip.version):
+        return False
     return ip.is_global and not ip.is_multicast
+
+
+class ThreadedResolver(AbstractResolver):
+    """Resolves as the system does, on many threads of its own.
+
+    The event loop's own lookups share a handful of threads: four names whose servers don't answer would hold up the
+    lookups of everyone else. A thread costs nothing until it is needed.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS_MAX, thread_name_prefix="resolve")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises OSError if the name does not resolve."""
+        look_up = functools.partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found_family, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
     """Raises OSError if the name does not resolve."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
+    resolver = ThreadedResolver()
+    try:
+        return [result["host"] for result in await resolver.resolve(host, port)]
+    finally:
+        await resolver.close()
 
 
 class AddressGuard:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from mockpay import __version__
-from mockpay.webhooks.address import AddressGuard, AddressRefused
+from mockpay.webhooks.address import AddressGuard, AddressRefused, ThreadedResolver
 from mockpay.webhooks.schedule import Schedule, is_final, is_success
 from mockpay.webhooks.signing import SIGNATURE_HEADER, sign_standard, sign_with_all
 from mockpay.webhooks.store import Claim, Result
@@ -75,7 +75,8 @@ def prepare(claim: Claim, now: datetime) -> Prepared:
 @asynccontextmanager
 async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIterator[aiohttp.ClientSession]:
     """A client that follows no proxy settings, keeps no cookies, and connects only where the guard allows."""
-    connector = aiohttp.TCPConnector(limit=0, socket_factory=guard.open_socket)
+    resolver = ThreadedResolver()
+    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guard.open_socket)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_seconds),
@@ -83,6 +84,7 @@ async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIter
         auto_decompress=False,
     ) as session:
         yield session
+    await resolver.close()  # a connector leaves a resolver that it was given to its giver
 
 
 async def send(session: aiohttp.ClientSession, prepared: Prepared) -> Outcome:

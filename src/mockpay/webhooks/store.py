@@ -36,9 +36,7 @@ due AS (
     FROM webhook_deliveries
     WHERE status = 'pending'
       AND next_attempt_at <= coalesce($1::timestamptz, now())
-      AND receiver_host <> ALL (
-          SELECT in_flight.receiver_host FROM in_flight WHERE sending >= $5::integer
-      )
+      AND receiver_host <> ALL ($7::text[])
     ORDER BY next_attempt_at
     LIMIT $2::integer * 4
 ),
@@ -228,7 +226,10 @@ async def claim(
     `sending` counts what this worker has under way for each receiver host, and `per_host` is the most it may have.
     `now` is the database's present if None.
     """
-    rows = await connection.fetch(_CLAIM_SQL, now, limit, list(sending.keys()), list(sending.values()), per_host, lease)
+    full_hosts = [host for host, count in sending.items() if count >= per_host]
+    rows = await connection.fetch(
+        _CLAIM_SQL, now, limit, list(sending.keys()), list(sending.values()), per_host, lease, full_hosts
+    )
     return [Claim(**dict(row)) for row in rows]
 
 

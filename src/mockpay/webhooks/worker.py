@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -23,6 +24,7 @@ from mockpay.webhooks.store import Claim, Result
 
 POLL_SECONDS: Final = 0.2
 DATABASE_RETRY_SECONDS: Final = 1.0
+SETTLE_RETRY_SECONDS: Final = 0.5
 
 log = structlog.stdlib.get_logger("mockpay.webhooks")
 
@@ -93,7 +95,7 @@ class Worker:
         return []
 
     async def _claim(self, now: datetime | None = None) -> list[Claim]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:  # one statement is a transaction by itself
             return await store.claim(
                 connection,
                 limit=self._settings.webhook_concurrency - sum(self._sending.values()),
@@ -121,15 +123,27 @@ class Worker:
         outcome = await send(session, prepare(claim, started_at))
         result = judge(claim, outcome, self._schedule, started_at, self._jitter())
         try:
-            async with self._database.transaction() as connection:
-                kept = await store.settle(connection, claim, result, now)
-        except DatabaseUnavailable as error:
-            log.warning("can't write a delivery's result", delivery=str(claim.id), cause=repr(error.__cause__))
-            return
+            kept = await self._settle(claim, result, now)
         except Exception:
             log.exception("can't write a delivery's result", delivery=str(claim.id))
-            return
-        _log_result(claim, result, kept=kept)
+        else:
+            _log_result(claim, result, kept=kept)
+
+    async def _settle(self, claim: Claim, result: Result, now: datetime | None) -> bool:
+        """Tries until the lease must be over: a result that is lost means a webhook that is sent again for nothing.
+
+        Writing it late, or twice, does no harm: it is fenced. Raises DatabaseUnavailable in the end.
+        """
+        deadline = time.monotonic() + self._schedule.lease.total_seconds()
+        while True:
+            try:
+                async with self._database.connection() as connection:
+                    return await store.settle(connection, claim, result, now)
+            except DatabaseUnavailable as error:
+                log.warning("can't write a delivery's result", delivery=str(claim.id), cause=repr(error.__cause__))
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(SETTLE_RETRY_SECONDS)
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
