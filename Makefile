@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 # PgBouncer's run is on the system's PostgreSQL as well, so without it only what depends most on the server is run.
-ON_SYSTEM_SERVER := $(addprefix tests/integration/test_,audit.py migrate.py races.py sql.py)
+ON_SYSTEM_SERVER := $(addprefix tests/integration/test_,audit.py migrate.py sql.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench format constraints clean

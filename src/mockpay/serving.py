@@ -238,6 +238,7 @@ def _run_servers(
 ) -> None:
     """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     config = uvicorn.Config(
@@ -258,7 +259,10 @@ def _run_servers(
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:
-        Multiprocess(config, sockets=[listener]).run()
+        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise StartupError("A server process could not start; what it logged above says why.")
 
 
 def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":
