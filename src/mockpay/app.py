@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
-import asyncpg
-import structlog
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -35,8 +33,6 @@ from mockpay.webhooks.address import AddressGuard
 from mockpay.webhooks.worker import Worker
 
 BODY_BYTES_MAX = 256 * 1024
-
-log = structlog.stdlib.get_logger("mockpay")
 
 
 def create_app(settings: Settings, database_url: str, *, with_worker: bool) -> ASGIApp:
@@ -111,11 +107,8 @@ async def health() -> Response[dict[str, str]]:
     responses=error_answers(errors.DatabaseUnavailable),
 )
 async def ready(context: ContextDependency) -> Response[dict[str, str]]:
-    try:
-        async with context.database.connection() as connection:
-            current = await is_current(connection, bundled_migrations())
-    except asyncpg.UndefinedTableError:
-        current = False
+    async with context.database.connection() as connection:
+        current = await is_current(connection, bundled_migrations())
     if not current:
         raise DatabaseUnavailable("The database is not migrated to this version; run 'mockpay migrate'.")
     return json_response(encode({"status": "ready"}), 200)

@@ -67,7 +67,7 @@ async def work(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
-        print("MockPay's delivery worker runs; Ctrl-C stops it.", flush=True)  # noqa: T201
+        print("MockPay's delivery worker runs; Ctrl-C stops it.", flush=True)
         await worker.run()
 
 
@@ -82,15 +82,10 @@ async def migrate(url: str) -> list[str]:
 
 async def check_migrated(url: str) -> None:
     """Raises StartupError if the schema is not this program's."""
-    import asyncpg
-
     from mockpay.postgres.migrate import bundled_migrations, is_current
 
     async with _connection(url) as connection:
-        try:
-            current = await is_current(connection, bundled_migrations())
-        except asyncpg.UndefinedTableError:
-            current = False
+        current = await is_current(connection, bundled_migrations())
     if not current:
         raise StartupError("The database is not migrated to this version of MockPay; run 'mockpay migrate' first.")
 
@@ -319,4 +314,4 @@ def _announce(settings: Settings, listener: socket.socket, admin_key_place: str)
         f"  try         curl {base}/api/auth/register -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
         "Ctrl-C stops it.",
     ]
-    print("\n".join(lines), flush=True)  # noqa: T201
+    print("\n".join(lines), flush=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
+import asyncpg
 import structlog
 
 from mockpay.errors import StartupError
@@ -89,6 +90,9 @@ def pending(migrations: list[Migration], applied: dict[int, tuple[str, str]]) ->
 
 
 async def is_current(connection: Connection, migrations: list[Migration]) -> bool:
-    """Whether the newest migration is applied. Raises asyncpg.UndefinedTableError on an empty database."""
-    latest: int | None = await connection.fetchval(_LATEST_SQL)
+    """Whether the newest migration is applied. On a database without any tables it is not."""
+    try:
+        latest: int | None = await connection.fetchval(_LATEST_SQL)
+    except asyncpg.UndefinedTableError:
+        return False
     return latest == migrations[-1].version
