@@ -77,14 +77,16 @@ async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIter
     """A client that follows no proxy settings, keeps no cookies, and connects only where the guard allows."""
     resolver = ThreadedResolver()
     connector = aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guard.open_socket)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    ) as session:
-        yield session
-    await resolver.close()  # a connector leaves a resolver that it was given to its giver
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        ) as session:
+            yield session
+    finally:
+        await resolver.close()  # a connector leaves a resolver that it was given to its giver
 
 
 async def send(session: aiohttp.ClientSession, prepared: Prepared) -> Outcome:
