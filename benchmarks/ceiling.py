@@ -11,7 +11,7 @@ TENANT = "00000000-0000-7000-8000-0000000000aa"
 SETUP = f"""
 INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)
 VALUES ('{TENANT}', 'Ceiling', 'ceiling@example.com', sha256('ceiling'), 'standard', now()) ON CONFLICT DO NOTHING
-"""  # noqa: S608
+"""
 CREATE = f"""
 WITH key AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at)
@@ -25,7 +25,7 @@ INSERT INTO audit_log (tenant_id, payment_id, sequence, id, new_status, triggere
 SELECT tenant_id, id, 1, gen_random_uuid(), 'pending', 'create_api', '{{"amount": "49.99"}}', now(), repeat('0', 64),
        encode(sha256('x'), 'hex')
 FROM payment;
-"""  # noqa: S608
+"""
 
 
 def transactions_per_second(url: str, folder: Path, seconds: float) -> float:

@@ -35,7 +35,7 @@ def main() -> None:
             f"The tests need {names}. On Debian or Ubuntu: sudo apt-get install {names}. "
             "On macOS: brew install postgresql@15 pgbouncer."
         )
-    print(f"Installing {names} ...", flush=True)  # noqa: T201
+    print(f"Installing {names} ...", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *missing]):
         subprocess.run(["apt-get", *words], check=True, env=environment, stdout=subprocess.DEVNULL)

@@ -31,7 +31,7 @@ app.command(listener)
 
 
 @app.command
-def serve(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+def serve(*, settings: SettingsParameter = Settings()) -> None:
     """Start everything on this machine: database, migrations, API and delivery worker."""
     from mockpay import serving
 
@@ -40,7 +40,7 @@ def serve(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
 
 
 @app.command
-def api(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+def api(*, settings: SettingsParameter = Settings()) -> None:
     """Start the API alone, on the database of MOCKPAY_DATABASE_URL."""
     from mockpay import serving
 
@@ -49,7 +49,7 @@ def api(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
 
 
 @app.command
-def worker(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+def worker(*, settings: SettingsParameter = Settings()) -> None:
     """Start a delivery worker alone, on the database of MOCKPAY_DATABASE_URL."""
     from mockpay import serving
 
@@ -58,18 +58,18 @@ def worker(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
 
 
 @app.command
-def migrate(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+def migrate(*, settings: SettingsParameter = Settings()) -> None:
     """Bring the schema of the database up to date. Safe to run from many processes at once."""
     from mockpay import serving
 
     _prepare(settings)
     with serving.running_database(settings) as url:
         applied = _run(serving.migrate(url))
-    print("\n".join(f"applied {name}" for name in applied) or "The database is up to date.")  # noqa: T201
+    print("\n".join(f"applied {name}" for name in applied) or "The database is up to date.")
 
 
 @audit.command(name="verify")
-def audit_verify(*, settings: SettingsParameter = Settings()) -> None:  # noqa: B008
+def audit_verify(*, settings: SettingsParameter = Settings()) -> None:
     """Recompute every payment's hash chain. Names each broken entry, and exits with 1 if there is one."""
     from mockpay import serving
 
@@ -77,9 +77,9 @@ def audit_verify(*, settings: SettingsParameter = Settings()) -> None:  # noqa: 
     with serving.running_database(settings) as url:
         report = _run(serving.verify_audit(url))
     for line in report.broken:
-        print(line)  # noqa: T201
+        print(line)
     state = "intact" if not report.broken else f"{len(report.broken)} BROKEN"
-    print(f"{report.payments} payments, {report.entries} audit entries: {state}")  # noqa: T201
+    print(f"{report.payments} payments, {report.entries} audit entries: {state}")
     if report.broken:
         sys.exit(1)
 
@@ -109,7 +109,7 @@ def listen(
 
     if secret is not None and not re.fullmatch("[0-9a-f]{64}", secret):
         raise StartupError("--secret must be the tenant's webhook_secret: 64 hexadecimal characters.")
-    _run(receive(host, port, secret, status, lambda text: print(text, flush=True)))  # noqa: T201
+    _run(receive(host, port, secret, status, lambda text: print(text, flush=True)))
 
 
 @app.command(name="verify-demo")
@@ -142,7 +142,7 @@ def main() -> None:
     except StartCancelled:
         sys.exit(0)
     except StartupError as error:
-        print(f"mockpay: {error}", file=sys.stderr)  # noqa: T201
+        print(f"mockpay: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(0)
