@@ -12,7 +12,7 @@ from cyclopts.config import Env
 
 from mockpay import __version__
 from mockpay.errors import StartCancelled, StartupError
-from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check_secrets
+from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check
 
 SettingsParameter = Annotated[Settings, Parameter(name="*")]
 
@@ -54,7 +54,7 @@ def worker(*, settings: SettingsParameter = Settings()) -> None:
     from mockpay import serving
 
     _prepare(settings)
-    _run(serving.work(settings))
+    _run(serving.serve_worker(settings))
 
 
 @app.command
@@ -151,7 +151,7 @@ def main() -> None:
 def _prepare(settings: Settings) -> None:
     from mockpay.logs import configure_logging
 
-    check_secrets(settings)
+    check(settings)
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
 
 

@@ -3,12 +3,14 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 import uuid_utils.compat
 
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
+from mockpay.telemetry import Telemetry
 from mockpay.types import Clock, NewId, SystemClock
 from mockpay.webhooks.address import AddressGuard
 
@@ -28,7 +30,9 @@ class Context:
     settings: Settings
     database: Database
     address_guard: AddressGuard
+    started_at: datetime
     clock: Clock = field(default_factory=SystemClock)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     new_id: NewId = new_id
     new_secret: Callable[[], str] = new_secret
     wake_worker: Callable[[], None] = lambda: None

@@ -8,14 +8,17 @@ MockPayError
     ├── MalformedJson         400
     ├── IdempotencyKeyMissing 400
     ├── Unauthorized          401
+    ├── Forbidden             403
     ├── NotFound              404
     ├── RouteNotFound         404
     ├── MethodNotAllowed      405
     ├── InvalidTransition     409
     ├── EmailTaken            409
+    ├── NotReplayable         409
     ├── BodyTooLarge          413
     ├── UnsupportedMediaType  415
     ├── IdempotencyKeyReused  422
+    ├── RateLimited           429
     ├── InternalError         500
     └── DatabaseUnavailable   503
 """
@@ -94,10 +97,16 @@ class Unauthorized(ApiError):
         super().__init__(sentence, headers={"WWW-Authenticate": "Bearer"})
 
 
+class Forbidden(ApiError):
+    status = 403
+    code = "forbidden"
+    summary = "This is a tenant's API key; the admin routes need the admin key."
+
+
 class NotFound(ApiError):
     status = 404
     code = "not_found"
-    summary = "There is no such payment."
+    summary = "There is no such thing, or it is another tenant's."
 
 
 class RouteNotFound(ApiError):
@@ -124,6 +133,12 @@ class EmailTaken(ApiError):
     summary = "A tenant with this e-mail address is registered already."
 
 
+class NotReplayable(ApiError):
+    status = 409
+    code = "not_replayable"
+    summary = "This delivery can't be replayed as it is now."
+
+
 class BodyTooLarge(ApiError):
     status = 413
     code = "body_too_large"
@@ -143,6 +158,18 @@ class IdempotencyKeyReused(ApiError):
         "This Idempotency-Key was used for another request. "
         "Repeat a request exactly to get its answer again, or use a new key for a new one."
     )
+
+
+class RateLimited(ApiError):
+    status = 429
+    code = "rate_limited"
+    summary = "Too many requests: wait for the seconds in Retry-After. Nothing was done."
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"Too many requests: the limit is free again in {retry_after_seconds} seconds. Nothing was done.",
+            headers={"Retry-After": str(retry_after_seconds)},
+        )
 
 
 class InternalError(ApiError):

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mockpay.admin_key import ensure_admin_key
@@ -38,7 +39,8 @@ def serve(settings: Settings) -> None:
     check_production(settings, needs_admin_key=True)
     with bind(settings) as listener, stop_requests() as requested, database(settings, requested.is_set) as url:
         asyncio.run(migrate(url))
-        _, admin_key_place = ensure_admin_key(settings)
+        admin_key, admin_key_place = ensure_admin_key(settings)
+        settings = replace(settings, admin_key=admin_key)
         announce = functools.partial(_announce, settings, listener, admin_key_place)
         if not requested.is_set():
             _run_servers(settings, url, listener, requested, with_worker=True, announce=announce)
@@ -56,19 +58,19 @@ def serve_api(settings: Settings) -> None:
             _run_servers(settings, url, listener, requested, with_worker=False, announce=announce)
 
 
-async def work(settings: Settings) -> None:
+async def serve_worker(settings: Settings) -> None:
     """The delivery worker alone, until a signal; then it drains. Raises StartupError."""
-    from mockpay.app import open_parts
+    from mockpay.app import open_parts, work
 
     check_production(settings, needs_admin_key=False)
     url = external_database(settings, "worker")
     await check_migrated(url)
-    async with open_parts(settings, url) as (_, worker):
+    async with open_parts(settings, url) as (context, worker):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
         print("MockPay's delivery worker runs; Ctrl-C stops it.", flush=True)
-        await worker.run()
+        await work(context, worker)
 
 
 async def migrate(url: str) -> list[str]:
@@ -246,7 +248,8 @@ def _run_servers(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
     announcer = threading.Thread(target=_announce_when_answering, args=(listener, requested, announce), daemon=True)

@@ -3,8 +3,10 @@
 The command line makes a flag of each, and `MOCKPAY_<NAME>` in the environment sets it as well.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,6 +18,7 @@ from mockpay.errors import StartupError
 
 ENVIRONMENT_PREFIX: Final = "MOCKPAY_"
 ADMIN_KEY_LENGTH_MIN: Final = 16
+_ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 
 RateLimitTier = Literal["standard", "high", "unlimited"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -59,8 +62,23 @@ class Settings:
     log_level: LogLevel = "info"
     """The least severe log line that is written."""
 
+    cors_origins: Annotated[str, Parameter(show_default=False)] = ""
+    """The web origins whose pages may call the API, divided by commas; * is every one. None if empty."""
+
+    trusted_proxies: Annotated[str, Parameter(show_default=False)] = ""
+    """The addresses of reverse proxies whose X-Forwarded-For is believed, divided by commas. None if empty."""
+
     rate_limit_tier: RateLimitTier = "standard"
-    """The rate limit tier of a new tenant."""
+    """The rate limit tier of a new tenant, and of every client address that has no tenant yet."""
+
+    rate_limit_window_seconds: Annotated[int, Parameter(validator=_between(1, 86400))] = 900
+    """The time in which a tier's requests are counted."""
+
+    rate_limit_standard: Annotated[int, Parameter(validator=_between(1, 1_000_000_000))] = 100
+    """How many requests a tenant of the tier standard may make in that time."""
+
+    rate_limit_high: Annotated[int, Parameter(validator=_between(1, 1_000_000_000))] = 10_000
+    """How many requests a tenant of the tier high may make in that time."""
 
     webhook_attempts: Annotated[int, Parameter(validator=_between(1, 100))] = 3
     """How often a webhook is tried before its delivery is dead."""
@@ -77,13 +95,47 @@ class Settings:
     webhook_concurrency_per_host: Annotated[int, Parameter(validator=_between(1, 10_000))] = 16
     """How many of these may go to one receiver host, so that a dead one can't hold up the others."""
 
+    webhook_secret_grace_seconds: Annotated[int, Parameter(validator=_between(0, 31_536_000))] = 86_400
+    """How long a rotated webhook secret goes on signing beside the new one."""
+
+    webhook_retention_days: Annotated[int, Parameter(validator=_between(0, 36_500))] = 30
+    """How long delivered webhooks are kept, with their attempts. 0 keeps them for ever; dead ones are always kept."""
+
     @property
     def is_production(self) -> bool:
         return self.env == "production"
 
 
-def check_secrets(settings: Settings) -> None:
-    """By hand: the command line's own validation quotes what it refuses. Raises StartupError."""
+def words(setting: str) -> list[str]:
+    """Of a setting that holds several values, divided by commas."""
+    return [word.strip() for word in setting.split(",") if word.strip()]
+
+
+def check(settings: Settings) -> None:
+    """What the types can't say, and secrets, which the command line's own validation would quote.
+
+    Raises StartupError.
+    """
+    _check_secrets(settings)
+    for origin in words(settings.cors_origins):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise StartupError(
+                f"MOCKPAY_CORS_ORIGINS: '{origin}' is no origin; write it like https://shop.example:8080."
+            )
+    for proxy in words(settings.trusted_proxies):
+        _check_proxy(proxy)
+
+
+def _check_proxy(proxy: str) -> None:
+    try:
+        ip_network(proxy)
+    except ValueError as error:
+        raise StartupError(
+            f"MOCKPAY_TRUSTED_PROXIES: '{proxy}' is no IP address or network; write it like 10.0.0.7 or 10.0.0.0/8."
+        ) from error
+
+
+def _check_secrets(settings: Settings) -> None:
     url = settings.database_url
     if url is not None and not url.startswith(("postgres://", "postgresql://")):
         raise StartupError("MOCKPAY_DATABASE_URL must be a URL like postgresql://user:password@host:5432/database.")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from uuid import UUID
 
 import iso4217
@@ -41,6 +41,17 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def parse_time(text: str) -> datetime:
+    """An RFC 3339 time with its offset. Raises ValueError."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None or "T" not in text.upper():
+            raise ValueError(text)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("must be an RFC 3339 time such as 2026-01-31T12:00:00Z") from error
+
+
 def parse_uuid(text: str) -> UUID:
     """The canonical spelling only; `UUID()` itself also takes braces, URNs and stray hyphens.
 
@@ -71,6 +82,30 @@ class Currency(str):
         return CURRENCY_EXPONENTS[self]
 
 
+class Id(UUID):
+    """A UUID in a body."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "uuid"}
+
+    @classmethod
+    def parse(cls, raw: object) -> "Id":
+        if not isinstance(raw, str):
+            raise ValueError("must be a string: a UUID")
+        return cls(str(parse_uuid(raw)))
+
+
+class Moment(datetime):
+    """An RFC 3339 time in a body, in UTC."""
+
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
+
+    @classmethod
+    def parse(cls, raw: object) -> "Moment":
+        if not isinstance(raw, str):
+            raise ValueError("must be a string: an RFC 3339 time such as 2026-01-31T12:00:00Z")
+        return cls.fromisoformat(parse_time(raw).isoformat())
+
+
 class Amount(Decimal):
     """A positive number of major units as a client sent it, before its currency is known."""
 
@@ -78,13 +113,7 @@ class Amount(Decimal):
 
     @classmethod
     def parse(cls, raw: object) -> "Amount":
-        if isinstance(raw, bool) or not isinstance(raw, (int, str, Decimal)):
-            raise ValueError("must be a number, or a decimal string such as '49.99'")
-        if isinstance(raw, str) and not _DECIMAL_STRING.fullmatch(raw):
-            raise ValueError("must be a number, or a decimal string such as '49.99'")
-        value = cls(raw)
-        if not value.is_finite():
-            raise ValueError("must be a finite number")
+        value = exact_decimal(raw)
         if value <= 0:
             raise ValueError("must be greater than 0")
         if value > MAX_MAJOR_UNITS:
@@ -94,6 +123,18 @@ class Amount(Decimal):
             raise ValueError(f"has too many decimals: no currency has more than {_MAX_EXPONENT}")
         # 50 and "50.00" become one value, so that one is a repeat of the other.
         return cls(f"{digits}e{exponent}")
+
+
+def exact_decimal(raw: object) -> Decimal:
+    """Of a JSON number or a decimal string. Raises ValueError."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, str, Decimal)):
+        raise ValueError("must be a number, or a decimal string such as '49.99'")
+    if isinstance(raw, str) and not _DECIMAL_STRING.fullmatch(raw):
+        raise ValueError("must be a number, or a decimal string such as '49.99'")
+    value = Decimal(raw)
+    if not value.is_finite():
+        raise ValueError("must be a finite number")
+    return value
 
 
 class Money(msgspec.Struct, frozen=True):

@@ -10,32 +10,39 @@ import httpx
 import pytest
 from litestar import Litestar
 
-from mockpay.app import create_litestar
+from mockpay.app import create_litestar, wrapped
 from mockpay.context import Context
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.tenants import service as tenants
 from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.tenants.service import Credentials
-from mockpay.web.request_log import RequestLog
 from mockpay.webhooks.address import AddressGuard
 from tests.support.databases import TEMPLATE, new_database
 from tests.support.fakes import FakeClock, Receiver
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, register
 from tests.support.servers import Server
 
 # Nothing here speaks TLS, and reading the system's certificates takes longer than most tests.
+ADMIN_KEY = "the-admin-key-of-the-tests"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings()
+    """Without a limit: a test that is about something else may make as many requests as it likes."""
+    return Settings(rate_limit_tier="unlimited", admin_key=ADMIN_KEY)
 
 
 @pytest.fixture
 def context(database: Database, clock: FakeClock, settings: Settings) -> Context:
-    return Context(settings=settings, database=database, address_guard=AddressGuard(allow_private=True), clock=clock)
+    return Context(
+        settings=settings,
+        database=database,
+        address_guard=AddressGuard(allow_private=True),
+        started_at=clock.now(),
+        clock=clock,
+    )
 
 
 @pytest.fixture
@@ -56,36 +63,31 @@ def gateway(context: Context, tenant: Tenant, receiver: Receiver) -> Gateway:
 @pytest.fixture
 async def client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The whole application, over ASGI."""
-    async with _open_client(database_url, settings) as http:
+    async with open_client(database_url, settings) as http:
         yield http
 
 
 @pytest.fixture
 async def api_key(client: httpx.AsyncClient) -> str:
     """Of a tenant that the client then acts for."""
-    return await _register(client)
+    return await register(client)
 
 
 @pytest.fixture(scope="module")
 async def shared_client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     """A tenant's client for the many tests whose requests are all refused, and so leave nothing behind."""
-    async with new_database(server, TEMPLATE) as name, _open_client(server.url(name), Settings()) as http:
-        await _register(http)
+    async with (
+        new_database(server, TEMPLATE) as name,
+        open_client(server.url(name), Settings(rate_limit_tier="unlimited")) as http,
+    ):
+        await register(http)
         yield http
 
 
-async def _register(client: httpx.AsyncClient) -> str:
-    response = await client.post("/api/auth/register", json={"name": "Api", "email": "api@example.com"})
-    assert response.status_code == 201, response.text
-    api_key: str = response.json()["api_key"]
-    client.headers["Authorization"] = f"Bearer {api_key}"
-    return api_key
-
-
 @asynccontextmanager
-async def _open_client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def open_client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_litestar(settings, database_url, with_worker=False)
-    transport = httpx.ASGITransport(cast("Any", RequestLog(app)))
+    transport = httpx.ASGITransport(cast("Any", wrapped(app)))
     async with (
         _lifespan(app),
         httpx.AsyncClient(transport=transport, base_url="http://mockpay.test", verify=_NO_TLS, trust_env=False) as http,

@@ -101,24 +101,6 @@ def webhook_time(headers: dict[str, str]) -> Any:
     return datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
 
 
-async def test_during_a_rotation_both_secrets_sign(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
-    new = "ab" * 32
-    await superuser.execute(
-        "INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, now())",
-        gateway.tenant.id, gateway.context.new_id(), new,
-    )  # fmt: skip
-    await superuser.execute(
-        "INSERT INTO webhook_secrets (tenant_id, id, secret, created_at, expires_at) "
-        "VALUES ($1, $2, $3, now(), now() - interval '1 second')",
-        gateway.tenant.id, gateway.context.new_id(), "cd" * 32,
-    )  # fmt: skip
-    await gateway.succeeded("k")
-    await gateway.worker().run_due()
-    headers = receiver.received[0].headers
-    assert len(headers["X-MockPay-Signature"].split(",")) == 2
-    assert len(headers["webhook-signature"].split(" ")) == 2
-
-
 async def test_a_receiver_that_fails_twice_gets_a_third_attempt(
     gateway: Gateway, receiver: Receiver, superuser: Any
 ) -> None:
@@ -351,18 +333,15 @@ async def test_outside_development_private_addresses_are_refused_at_connection_t
     gateway: Gateway, superuser: Any
 ) -> None:
     from mockpay.webhooks.address import AddressGuard
-    from mockpay.webhooks.worker import Worker
 
     await gateway.succeeded("k")
-    context = gateway.context
     guard = AddressGuard(allow_private=False)
     for number, host in enumerate(("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"), 1):
         await superuser.execute(
             "UPDATE webhook_deliveries SET url = $1, max_attempts = 9, next_attempt_at = now()",
             f"http://{host}:{gateway.receiver.port}/",
         )
-        worker = Worker(settings=context.settings, database=context.database, guard=guard, clock=context.clock)
-        assert await worker.run_due() == 1
+        assert await gateway.worker(guard=guard).run_due() == 1
         assert (await attempts(superuser))[number - 1]["error"] == "address_refused", host
     assert gateway.receiver.received == []
 

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 import msgspec
 
 from mockpay.context import Context
@@ -14,7 +15,7 @@ from mockpay.payments.requests import CreatePayment
 from mockpay.payments.views import payment_view, refund_view
 from mockpay.tenants.model import Tenant
 from mockpay.types import Amount, Currency
-from mockpay.webhooks.address import WebhookUrl
+from mockpay.webhooks.address import AddressGuard, WebhookUrl
 from mockpay.webhooks.worker import Worker
 from tests.support.fakes import Receiver
 
@@ -50,14 +51,28 @@ class Gateway:
     async def failed(self, key: str) -> Payment:
         return await self.change(await self.create(key), Fail())
 
-    def worker(self, **changes: Any) -> Worker:
+    def worker(self, guard: AddressGuard | None = None, **changes: Any) -> Worker:
         return Worker(
             settings=replace(self.context.settings, **changes),
             database=self.context.database,
-            guard=self.context.address_guard,
+            guard=guard or self.context.address_guard,
             clock=self.context.clock,
+            telemetry=self.context.telemetry,
             jitter=lambda: 0.0,
         )
+
+
+async def register(client: httpx.AsyncClient, email: str = "api@example.com") -> str:
+    """A new tenant's key, which the client then uses."""
+    response = await client.post("/api/auth/register", json={"name": "Api", "email": email})
+    assert response.status_code == 201, response.text
+    api_key: str = response.json()["api_key"]
+    client.headers["Authorization"] = f"Bearer {api_key}"
+    return api_key
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _id_in(answer: Answer) -> uuid.UUID:

@@ -13,7 +13,7 @@ from mockpay.errors import StartupError
 from mockpay.logs import configure_logging, redact
 from mockpay.postgres.migrate import Migration, bundled_migrations, pending
 from mockpay.serving import check_production, external_database
-from mockpay.settings import Settings, check_secrets
+from mockpay.settings import Settings, check
 
 
 @pytest.mark.parametrize(("changes", "name"), [
@@ -37,7 +37,7 @@ def test_production_with_both(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_wrong_secret_is_named_and_not_quoted(changes: dict[str, Any], name: str) -> None:
     with pytest.raises(StartupError, match=name) as raised:
-        check_secrets(Settings(**changes))
+        check(Settings(**changes))
     assert "hunter2" not in str(raised.value)
 
 

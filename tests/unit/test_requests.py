@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mockpay.cursor import Cursor
 from mockpay.errors import ApiError, InvalidRequest
 from mockpay.exact_json import encode
 from mockpay.idempotency.model import is_valid_key, keyed_request
-from mockpay.payments.requests import CreatePayment, Cursor, parse_time
-from mockpay.tenants.model import Email, bearer_key, hash_api_key
-from mockpay.types import Amount, Currency
+from mockpay.payments.requests import CreatePayment
+from mockpay.tenants.model import Email, bearer_token, hash_api_key, is_admin_key, is_api_key
+from mockpay.types import Amount, Currency, parse_time
 from mockpay.web.body import decode_body
 
 json_values = st.recursive(
@@ -26,13 +27,25 @@ json_values = st.recursive(
 @given(st.datetimes(min_value=datetime(1970, 1, 2)), st.uuids())
 def test_a_cursor_survives_the_way_out_and_back(moment: datetime, id_: UUID) -> None:
     cursor = Cursor(moment.replace(tzinfo=UTC), id_)
-    assert Cursor.decode(cursor.encode()) == cursor
+    assert Cursor.decode(cursor.encode("payments"), "payments") == cursor
+    with pytest.raises(ValueError, match="next_cursor"):
+        Cursor.decode(cursor.encode("payments"), "deliveries")
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 2)), st.uuids(), st.data())
+def test_a_cursor_that_was_changed_anywhere_is_refused(moment: datetime, id_: UUID, data: st.DataObject) -> None:
+    text = Cursor(moment.replace(tzinfo=UTC), id_).encode("payments")
+    place = data.draw(st.integers(0, len(text) - 1))
+    letter = data.draw(st.sampled_from("ABCxyz019-_=+/").filter(lambda one: one != text[place]))
+    for broken in (text[:place] + letter + text[place + 1 :], text[:place], text + letter):
+        with pytest.raises(ValueError, match="next_cursor"):
+            Cursor.decode(broken, "payments")
 
 
 @given(st.text())
 def test_any_other_text_is_no_cursor(text: str) -> None:
     with pytest.raises(ValueError, match="next_cursor"):
-        Cursor.decode(text)
+        Cursor.decode(text, "payments")
 
 
 @given(st.text())
@@ -93,7 +106,16 @@ def test_keys_are_printable_ascii(key: str) -> None:
     (f"Token {'a1' * 32}", None), (f"Bearer {'A1' * 32}", None), ("a1" * 32, None),
 ])  # fmt: skip
 def test_bearer_keys(header: str | None, key: str | None) -> None:
-    assert bearer_key(header) == key
+    token = bearer_token(header)
+    assert (token if is_api_key(token) else None) == key
+
+
+@pytest.mark.parametrize(("set_key", "token", "accepted"), [
+    ("a" * 16, "a" * 16, True), ("a" * 16, "a" * 17, False), ("a" * 16, None, False), (None, None, False),
+    (None, "", False), ("ü" * 16, "ü" * 16, True),
+])  # fmt: skip
+def test_the_admin_key(set_key: str | None, token: str | None, accepted: bool) -> None:
+    assert is_admin_key(set_key, token) is accepted
 
 
 def test_a_stored_key_is_a_sha256() -> None:

@@ -38,7 +38,7 @@ SCHEDULE = Schedule(max_attempts=3, backoff_seconds=2, timeout_seconds=5)
 def claim(attempt: int = 1, keys: list[str] | None = None) -> Claim:
     return Claim(
         tenant_id=UUID(int=1), id=UUID(int=2), event_id=UUID(int=3), event="payment.success", url="http://h/",
-        receiver_host="h:80", payload='{"a":"ü"}', attempt=attempt, max_attempts=3, secrets=keys or [SECRET],
+        receiver_host="h:80", payload='{"a":"ü"}', attempt=attempt, attempts_before_replay=0, max_attempts=3, secrets=keys or [SECRET],
     )  # fmt: skip
 
 

@@ -3,17 +3,38 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, ClassVar, assert_never
 from uuid import UUID
 
 import msgspec
 
-from mockpay.types import Money
+from mockpay.errors import Fault
+from mockpay.types import MAX_MAJOR_UNITS, Money, exact_decimal
+
+THRESHOLD_DECIMALS_MAX = 4
 
 
 class RuleType(StrEnum):
     VELOCITY = "velocity"
     AMOUNT_LIMIT = "amount_limit"
+
+
+class Threshold(Decimal):
+    """Of a rule: a number of payments (velocity) or of major units (amount_limit)."""
+
+    __slots__ = ()
+    json_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_MAJOR_UNITS}
+
+    @classmethod
+    def parse(cls, raw: object) -> "Threshold":
+        if isinstance(raw, str):
+            raise ValueError("must be a number")
+        value = exact_decimal(raw)
+        if not 0 <= value <= MAX_MAJOR_UNITS:
+            raise ValueError(f"must be from 0 to {MAX_MAJOR_UNITS}")
+        if value != round(value, THRESHOLD_DECIMALS_MAX):
+            raise ValueError(f"must have at most {THRESHOLD_DECIMALS_MAX} decimals")
+        return cls(f"{value:f}")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +46,20 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Decimal
     window_secs: int | None = None
     currency: str | None = None
+
+
+def faults_of(rule_type: RuleType, threshold: Decimal, window_secs: int | None) -> list[Fault]:
+    """What is wrong with a rule as a whole, each of its fields being right by itself."""
+    match rule_type:
+        case RuleType.VELOCITY:
+            faults = [] if window_secs else [Fault("window_secs", "is required for a velocity rule")]
+            if threshold != int(threshold):
+                faults.append(Fault("threshold", "must be a whole number of payments for a velocity rule"))
+            return faults
+        case RuleType.AMOUNT_LIMIT:
+            return [Fault("window_secs", "is for velocity rules only")] if window_secs else []
+        case _:
+            assert_never(rule_type)
 
 
 class Verdict(msgspec.Struct, frozen=True):

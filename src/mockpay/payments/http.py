@@ -3,23 +3,24 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response, get, post
-from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
+from litestar import Request, Response, get, patch, post
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.params import HeaderParameter, JSONBody
 
 from mockpay import errors
+from mockpay.cursor import Cursor
 from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
 from mockpay.exact_json import encode
 from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
 from mockpay.payments import service
 from mockpay.payments.model import Change, Fail, Refund, Status, Succeed, TriggeredBy
 from mockpay.payments.requests import (
+    ChangePayment,
     CreatePayment,
-    Cursor,
     ListPayments,
     RefundPayment,
     SimulatedStatus,
     SimulatePayment,
-    parse_time,
 )
 from mockpay.payments.views import (
     AuditView,
@@ -32,35 +33,36 @@ from mockpay.payments.views import (
     payment_view,
     refund_view,
 )
-from mockpay.tenants.http import TENANT_ROUTE, TenantDependency
-from mockpay.types import Currency
+from mockpay.tenants.http import BODY_ERRORS, READ_ERRORS, TENANT_ROUTE, TenantDependency
+from mockpay.types import CURRENCY_EXPONENTS, Currency, parse_time
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
-from mockpay.web.parameters import QueryReader, one_of, path_id, whole_number
+from mockpay.web.parameters import (
+    CursorParameter,
+    LimitParameter,
+    QueryReader,
+    cursor_of,
+    one_of,
+    page_limit,
+    path_id,
+    path_uuid,
+    query,
+)
 
 AnyRequest = Request[Any, Any, Any]
-PaymentId = Annotated[str, PathParameter(description="A UUID.")]
+PaymentId = Annotated[str, path_uuid()]
+_KEY_DESCRIPTION = f"1 to {MAX_KEY_LENGTH} printable ASCII characters. A repeat under it gets the first answer again."
+_KEY_SCHEMA = {"type": OpenAPIType.STRING, "one_of": None, "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}
 IdempotencyKey = Annotated[
     str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        required=False,
-        description=f"1 to {MAX_KEY_LENGTH} printable ASCII characters. Required to create a payment.",
-    ),
+    HeaderParameter(name="Idempotency-Key", required=False, description=_KEY_DESCRIPTION, schema_extra=_KEY_SCHEMA),
 ]
+CURSOR_OF = "payments"
 PAYMENT_ROUTE = {**TENANT_ROUTE, "tags": ["payments"]}
-READ_ERRORS = (errors.Unauthorized, errors.DatabaseUnavailable)
 ONE_ERRORS = (errors.InvalidRequest, errors.NotFound, *READ_ERRORS)
-WRITE_ERRORS = (
-    errors.InvalidRequest,
-    errors.MalformedJson,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.IdempotencyKeyReused,
-    *READ_ERRORS,
-)
+WRITE_ERRORS = (*BODY_ERRORS, errors.IdempotencyKeyReused, *READ_ERRORS)
 CHANGE_ERRORS = (*WRITE_ERRORS, errors.NotFound, errors.InvalidTransition)
 
 
@@ -96,12 +98,12 @@ async def list_payments(
     request: AnyRequest,
     tenant: TenantDependency,
     context: ContextDependency,
-    limit: Annotated[str | None, QueryParameter(description="1 to 100; 10 if left out.")] = None,
-    cursor: Annotated[str | None, QueryParameter(description="The next_cursor of the page before.")] = None,
-    status: Annotated[str | None, QueryParameter(description="Only payments in this status.")] = None,
-    currency: Annotated[str | None, QueryParameter(description="Only payments in this currency.")] = None,
-    created_from: Annotated[str | None, QueryParameter(description="RFC 3339, inclusive.")] = None,
-    created_to: Annotated[str | None, QueryParameter(description="RFC 3339, exclusive.")] = None,
+    limit: LimitParameter = None,
+    cursor: CursorParameter = None,
+    status: Annotated[str | None, query("Only payments in this status.", enum=list(Status))] = None,
+    currency: Annotated[str | None, query("Only payments in this currency.", enum=sorted(CURRENCY_EXPONENTS))] = None,
+    created_from: Annotated[str | None, query("RFC 3339, inclusive.", format="date-time")] = None,
+    created_to: Annotated[str | None, query("RFC 3339, exclusive.", format="date-time")] = None,
 ) -> Response[PageView]:
     """`total` is the number of payments in this page."""
     query = _list_query(request)
@@ -112,7 +114,7 @@ async def list_payments(
         data=[payment_view(payment) for payment in shown],
         total=len(shown),
         has_more=has_more,
-        next_cursor=Cursor(shown[-1].created_at, shown[-1].id).encode() if has_more else None,
+        next_cursor=Cursor(shown[-1].created_at, shown[-1].id).encode(CURSOR_OF) if has_more else None,
     )
     return json_response(encode(view), 200)
 
@@ -127,6 +129,25 @@ async def get_payment(
     payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
 ) -> Response[PaymentView]:
     payment = await service.get(context, tenant, path_id("payment_id", payment_id))
+    return json_response(encode(payment_view(payment)), 200)
+
+
+@patch(
+    "/api/payments/{payment_id:str}",
+    dto=StrictBody.of(ChangePayment),
+    return_dto=None,
+    summary="Change a payment's webhook URL, description or metadata",
+    responses=error_answers(*BODY_ERRORS, *ONE_ERRORS),
+    **PAYMENT_ROUTE,
+)
+async def change_payment(
+    payment_id: PaymentId, data: JSONBody[ChangePayment], tenant: TenantDependency, context: ContextDependency
+) -> Response[PaymentView]:
+    """In any status. What is left out stays as it is, `null` takes it away, and `metadata` is replaced as a whole.
+
+    Webhooks that are queued already go where they were addressed; replay one to send it to the new URL.
+    """
+    payment = await service.edit(context, tenant, path_id("payment_id", payment_id), data)
     return json_response(encode(payment_view(payment)), 200)
 
 
@@ -206,6 +227,7 @@ ROUTES = [
     create_payment,
     list_payments,
     get_payment,
+    change_payment,
     simulate_payment,
     refund_payment,
     audit_payment,
@@ -238,8 +260,8 @@ def _simulated(data: SimulatePayment) -> Change:
 def _list_query(request: AnyRequest) -> ListPayments:
     reader = QueryReader(request.query_params.multi_items(), ListPayments.__struct_fields__)
     query = ListPayments(
-        limit=reader.read("limit", whole_number(1, 100), 10),
-        cursor=reader.read("cursor", Cursor.decode, None),
+        limit=reader.read("limit", page_limit, 10),
+        cursor=reader.read("cursor", cursor_of(CURSOR_OF), None),
         status=reader.read("status", one_of(Status), None),
         currency=reader.read("currency", Currency.parse, None),
         created_from=reader.read("created_from", parse_time, None),

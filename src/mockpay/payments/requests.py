@@ -1,18 +1,16 @@
 """What clients may ask for: the bodies, and their rules. Pure."""
 
-import base64
-import binascii
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
-from uuid import UUID
 
 import msgspec
 
+from mockpay.cursor import Cursor
 from mockpay.errors import Fault, InvalidRequest
 from mockpay.payments.model import Status
-from mockpay.types import Amount, Currency, Money, rfc3339
+from mockpay.types import Amount, Currency, Money
 from mockpay.webhooks.address import WebhookUrl
 
 METADATA_KEYS_MAX = 50
@@ -78,23 +76,16 @@ class RefundPayment(msgspec.Struct, frozen=True):
     reason: Text | None = None
 
 
-class Cursor(msgspec.Struct, frozen=True):
-    """The place of a payment in the list, from which the next page goes on to older ones."""
+class ChangePayment(msgspec.Struct, frozen=True):
+    """The body of PATCH /api/payments/{id}. What is left out stays, `null` takes it away."""
 
-    created_at: datetime
-    id: UUID
+    webhook_url: WebhookUrl | msgspec.UnsetType | None = msgspec.UNSET
+    description: Text | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: Metadata | msgspec.UnsetType | None = msgspec.UNSET
 
-    def encode(self) -> str:
-        return base64.urlsafe_b64encode(f"{rfc3339(self.created_at)}|{self.id}".encode()).decode()
-
-    @classmethod
-    def decode(cls, text: str) -> "Cursor":
-        """Raises ValueError."""
-        try:
-            created_at, _, id_ = base64.b64decode(text, altchars="-_", validate=True).decode("ascii").partition("|")
-            return cls(parse_time(created_at), UUID(id_))
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("must be the next_cursor of an earlier page") from error
+    def given(self) -> dict[str, Any]:
+        """The fields that the client sent."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
 
 
 class ListPayments(msgspec.Struct, frozen=True):
@@ -106,17 +97,6 @@ class ListPayments(msgspec.Struct, frozen=True):
     currency: Currency | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
-
-
-def parse_time(text: str) -> datetime:
-    """An RFC 3339 time with its offset. Raises ValueError."""
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None or "T" not in text.upper():
-            raise ValueError(text)
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError("must be an RFC 3339 time such as 2026-01-31T12:00:00Z") from error
 
 
 def _check_value(value: object, depth: int) -> None:

@@ -4,7 +4,7 @@ webhook delivery and the answer under its idempotency key are all written, or no
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -13,18 +13,22 @@ from mockpay import exact_json
 from mockpay.audit import store as audit
 from mockpay.audit.chain import Break, Content, Entry, first_break
 from mockpay.context import Context
-from mockpay.errors import Fault, InvalidRequest, NotFound
+from mockpay.errors import NotFound
 from mockpay.idempotency.model import Answer, KeyedRequest
 from mockpay.idempotency.store import run_once
 from mockpay.payments import store
 from mockpay.payments.events import NAMES, event_body
 from mockpay.payments.fraud import Verdict, assess, velocity_rules
 from mockpay.payments.model import Change, Payment, Status, TriggeredBy, apply
-from mockpay.payments.requests import CreatePayment, ListPayments
+from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
 from mockpay.postgres.pool import Connection
+from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
 from mockpay.types import Money
 from mockpay.webhooks import store as webhooks
+from mockpay.webhooks.log import Delivery, of_payment
+
+NO_PAYMENT: Final = "There is no such payment."
 
 View = Callable[[Payment], msgspec.Struct]
 
@@ -32,11 +36,11 @@ View = Callable[[Payment], msgspec.Struct]
 async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed: KeyedRequest, view: View) -> Answer:
     """`view` makes the answer's body. Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
-    problem = await context.address_guard.problem_with(request.webhook_url) if request.webhook_url else None
+    problem = await context.address_guard.problem_with(request.webhook_url)
 
     async def work(connection: Connection, now: datetime) -> Answer:
         if problem:  # in here, so that a repeat still gets its stored answer
-            raise InvalidRequest([Fault("webhook_url", problem)])
+            raise problem
         verdict = await _assess(connection, tenant.id, request.money, now)
         payment = _new_payment(context.new_id(), tenant.id, request, keyed.key, verdict, now)
         await store.insert(connection, payment)
@@ -61,13 +65,30 @@ async def change(
     async def work(connection: Connection, now: datetime) -> Answer:
         before = await store.by_id_locked(connection, tenant.id, payment_id)
         if before is None:
-            raise NotFound
+            raise NotFound(NO_PAYMENT)
         after = apply(before, what, now)
         await store.update(connection, after)
         await _record(context, connection, tenant, before, after, triggered_by)
         return Answer(200, exact_json.encode(view(after)))
 
     return await _run(context, tenant, keyed, work)
+
+
+async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:
+    """Change what is no part of the payment's state, whatever that is. Raises NotFound and InvalidRequest."""
+    given = request.given()
+    problem = await context.address_guard.problem_with(given.get("webhook_url"))
+    async with context.database.transaction() as connection:
+        before = await store.by_id_locked(connection, tenant.id, payment_id)
+        if before is None:
+            raise NotFound(NO_PAYMENT)
+        if problem:
+            raise problem
+        if not given:
+            return before
+        after = msgspec.structs.replace(before, **given, updated_at=context.clock.now())
+        await store.update_details(connection, after)
+    return after
 
 
 async def get(context: Context, tenant: Tenant, payment_id: UUID) -> Payment:
@@ -88,22 +109,22 @@ async def history(context: Context, tenant: Tenant, payment_id: UUID) -> tuple[P
         # Locked: a transition between the two reads would look like a trail that lags behind.
         payment = await store.by_id_locked(connection, tenant.id, payment_id)
         if payment is None:
-            raise NotFound
+            raise NotFound(NO_PAYMENT)
         entries = await audit.history(connection, tenant.id, payment_id)
     return payment, entries, first_break(payment_id, entries, payment.status)
 
 
-async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tuple[Payment, list[webhooks.Delivery]]:
+async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tuple[Payment, list[Delivery]]:
     """Raises NotFound."""
     async with context.database.connection() as connection:
         payment = await _get(connection, tenant, payment_id)
-        return payment, await webhooks.of_payment(connection, tenant.id, payment_id)
+        return payment, await of_payment(connection, tenant.id, payment_id)
 
 
 async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Payment:
     payment = await store.by_id(connection, tenant.id, payment_id)
     if payment is None:
-        raise NotFound
+        raise NotFound(NO_PAYMENT)
     return payment
 
 
@@ -125,7 +146,7 @@ async def _assess(connection: Connection, tenant_id: UUID, money: Money, now: da
     rules = await store.active_rules(connection, tenant_id, money.currency)
     counted = velocity_rules(rules)
     if counted:
-        await store.lock_tenant(connection, tenant_id)
+        await tenants.lock(connection, tenant_id)  # only one after the other are they counted exactly
     counts = {rule.id: await store.count_recent(connection, tenant_id, rule, now) for rule in counted}
     return assess(rules, money, counts)
 

@@ -1,5 +1,6 @@
 """The tables of payments and fraud rules."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -7,9 +8,10 @@ from uuid import UUID
 import asyncpg
 
 from mockpay import exact_json
+from mockpay.cursor import Cursor
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment, Status
-from mockpay.payments.requests import Cursor, ListPayments, Metadata
+from mockpay.payments.requests import ListPayments, Metadata
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
@@ -22,6 +24,10 @@ _UPDATE_SQL: Final = """
 UPDATE payments
 SET status = $3, failure_code = $4, failure_message = $5, refund_minor_units = $6, refunded_at = $7,
     refund_reason = $8, updated_at = $9
+WHERE tenant_id = $1 AND id = $2
+"""
+_UPDATE_DETAILS_SQL: Final = """
+UPDATE payments SET webhook_url = $3, description = $4, metadata = $5, updated_at = $6
 WHERE tenant_id = $1 AND id = $2
 """
 _BY_ID_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2"
@@ -42,13 +48,21 @@ ORDER BY created_at DESC, id DESC
 LIMIT $8
 """
 
+_CURRENT_URLS_SQL: Final = """
+SELECT payments.tenant_id, payments.id, coalesce(payments.webhook_url, tenants.webhook_url) AS url
+FROM unnest($1::uuid[], $2::uuid[]) AS wanted (tenant_id, id)
+JOIN payments ON payments.tenant_id = wanted.tenant_id AND payments.id = wanted.id
+JOIN tenants ON tenants.id = payments.tenant_id
+"""
+_COUNT_BY_TENANT_SQL: Final = """
+SELECT tenant_id, count(*) AS payments FROM payments WHERE tenant_id = ANY ($1::uuid[]) GROUP BY tenant_id
+"""
+
 _ACTIVE_RULES_SQL: Final = """
 SELECT id, name, rule_type, threshold, window_secs, currency FROM fraud_rules
 WHERE is_active AND (tenant_id IS NULL OR tenant_id = $1) AND (currency IS NULL OR currency = $2)
 ORDER BY created_at, id
 """
-# A lock that payments of the tenant wait for, but that the foreign keys to it do not.
-_LOCK_TENANT_SQL: Final = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE"
 # Counts no further than the threshold. There is no upper end of the window: should the clock have jumped back,
 # payments "from the future" count.
 _COUNT_RECENT_SQL: Final = """
@@ -71,7 +85,7 @@ async def insert(connection: Connection, payment: Payment) -> None:
         payment.status.value,
         payment.webhook_url,
         payment.description,
-        None if payment.metadata is None else exact_json.encode(payment.metadata).decode(),
+        _metadata_text(payment),
         payment.idempotency_key,
         payment.flag_reason,
         payment.flag_rule,
@@ -93,6 +107,34 @@ async def update(connection: Connection, payment: Payment) -> None:
         payment.refund_reason,
         payment.updated_at,
     )
+
+
+async def update_details(connection: Connection, payment: Payment) -> None:
+    """Write what a client may change at any time. The caller holds the row's lock."""
+    await connection.execute(
+        _UPDATE_DETAILS_SQL,
+        payment.tenant_id,
+        payment.id,
+        payment.webhook_url,
+        payment.description,
+        _metadata_text(payment),
+        payment.updated_at,
+    )
+
+
+async def current_urls(
+    connection: Connection, payments: Iterable[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], str | None]:
+    """Where the webhooks of payments, by tenant and id, are to go now: their own URL, or their tenant's default."""
+    wanted = list(payments)
+    rows = await connection.fetch(_CURRENT_URLS_SQL, [pair[0] for pair in wanted], [pair[1] for pair in wanted])
+    return {(row["tenant_id"], row["id"]): row["url"] for row in rows}
+
+
+async def count_by_tenant(connection: Connection, tenant_ids: list[UUID]) -> dict[UUID, int]:
+    """Tenants without payments are left out."""
+    rows = await connection.fetch(_COUNT_BY_TENANT_SQL, tenant_ids)
+    return {row["tenant_id"]: row["payments"] for row in rows}
 
 
 async def by_id(connection: Connection, tenant_id: UUID, payment_id: UUID) -> Payment | None:
@@ -127,17 +169,16 @@ async def active_rules(connection: Connection, tenant_id: UUID, currency: str) -
     return [Rule(**{**dict(row), "rule_type": RuleType(row["rule_type"])}) for row in rows]
 
 
-async def lock_tenant(connection: Connection, tenant_id: UUID) -> None:
-    """Payments of one tenant are counted and created one after the other: only so is a count exact."""
-    await connection.execute(_LOCK_TENANT_SQL, tenant_id)
-
-
 async def count_recent(connection: Connection, tenant_id: UUID, rule: Rule, now: datetime) -> int:
     """How many payments the tenant made in the rule's window, but no more than its threshold."""
     assert rule.window_secs is not None
     since = now - timedelta(seconds=rule.window_secs)
     count: int = await connection.fetchval(_COUNT_RECENT_SQL, tenant_id, since, rule.currency, int(rule.threshold))
     return count
+
+
+def _metadata_text(payment: Payment) -> str | None:
+    return None if payment.metadata is None else exact_json.encode(payment.metadata).decode()
 
 
 def _payment_of(row: asyncpg.Record | None) -> Payment | None:

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from mockpay.audit.chain import Break, Entry
-from mockpay.payments.model import Payment
+from mockpay.payments.model import Payment, Status, TriggeredBy
 from mockpay.types import rfc3339
-from mockpay.webhooks.store import Delivery
+from mockpay.webhooks.log import Delivery
+from mockpay.webhooks.views import DeliveryView, delivery_view
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str
     amount: Decimal
     currency: str
-    status: str
+    status: Status
     webhook_url: str | None
     description: str | None
     metadata: dict[str, Any] | None
@@ -36,7 +37,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str
-    status: str
+    status: Status
     original_amount: Decimal
     refund_amount: Decimal
     refunded_at: str
@@ -54,9 +55,9 @@ class PageView(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditEntryView(msgspec.Struct, frozen=True, kw_only=True):
     id: str
-    old_status: str | None
-    new_status: str
-    triggered_by: str
+    old_status: Status | None
+    new_status: Status
+    triggered_by: TriggeredBy
     metadata: dict[str, Any]
     created_at: str
     entry_hash: str
@@ -73,31 +74,6 @@ class AuditView(msgspec.Struct, frozen=True, kw_only=True):
     broken: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
-    attempt: int
-    url: str
-    started_at: str
-    duration_milliseconds: int | None
-    response_status: int | None
-    response_body: str | None
-    error: str | None
-
-
-class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    event_id: str
-    event: str
-    webhook_url: str
-    status: str
-    attempts: int
-    max_attempts: int
-    next_attempt_at: str | None
-    last_error: str | None
-    created_at: str
-    finished_at: str | None
-    attempt_log: list[AttemptView]
-
-
 class DeliveriesView(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str
     total: int
@@ -110,7 +86,7 @@ def payment_view(payment: Payment) -> PaymentView:
         payment_id=str(payment.id),
         amount=payment.money.major_units(),
         currency=payment.money.currency,
-        status=payment.status.value,
+        status=payment.status,
         webhook_url=payment.webhook_url,
         description=payment.description,
         metadata=payment.metadata,
@@ -133,7 +109,7 @@ def refund_view(payment: Payment) -> RefundView:
     assert payment.refunded_at is not None
     return RefundView(
         payment_id=str(payment.id),
-        status=payment.status.value,
+        status=payment.status,
         original_amount=payment.money.major_units(),
         refund_amount=payment.refund.major_units(),
         refunded_at=rfc3339(payment.refunded_at),
@@ -155,9 +131,9 @@ def _entry_view(entry: Entry) -> AuditEntryView:
     content = entry.content
     return AuditEntryView(
         id=str(content.id),
-        old_status=content.old_status,
-        new_status=content.new_status,
-        triggered_by=content.triggered_by,
+        old_status=Status(content.old_status) if content.old_status else None,
+        new_status=Status(content.new_status),
+        triggered_by=TriggeredBy(content.triggered_by),
         metadata=content.metadata,
         created_at=rfc3339(content.created_at),
         entry_hash=entry.entry_hash,
@@ -169,33 +145,5 @@ def deliveries_view(payment: Payment, deliveries: list[Delivery]) -> DeliveriesV
     return DeliveriesView(
         payment_id=str(payment.id),
         total=len(deliveries),
-        deliveries=[_delivery_view(delivery) for delivery in deliveries],
-    )
-
-
-def _delivery_view(delivery: Delivery) -> DeliveryView:
-    return DeliveryView(
-        id=str(delivery.id),
-        event_id=str(delivery.event_id),
-        event=delivery.event,
-        webhook_url=delivery.url,
-        status=delivery.status,
-        attempts=delivery.attempts,
-        max_attempts=delivery.max_attempts,
-        next_attempt_at=rfc3339(delivery.next_attempt_at) if delivery.status == "pending" else None,
-        last_error=delivery.last_error,
-        created_at=rfc3339(delivery.created_at),
-        finished_at=rfc3339(delivery.finished_at) if delivery.finished_at else None,
-        attempt_log=[
-            AttemptView(
-                attempt=attempt.attempt,
-                url=attempt.url,
-                started_at=rfc3339(attempt.started_at),
-                duration_milliseconds=attempt.duration_milliseconds,
-                response_status=attempt.response_status,
-                response_body=attempt.response_body,
-                error=attempt.error,
-            )
-            for attempt in delivery.attempt_log
-        ],
+        deliveries=[delivery_view(delivery) for delivery in deliveries],
     )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import asyncpg
@@ -42,6 +43,15 @@ _BACKEND_SQL: Final = "SELECT pg_backend_pid()"
 log = structlog.stdlib.get_logger("mockpay.database")
 
 
+@dataclass(frozen=True)
+class PoolUsage:
+    """Connections: lent out, open and free, and the most there may be."""
+
+    in_use: int
+    idle: int
+    limit: int
+
+
 class Database:
     """A pool of connections. A request holds one connection at most, so that waiting for one can't deadlock."""
 
@@ -56,6 +66,12 @@ class Database:
         was lost during the commit itself, which only a repeat under the same idempotency key can tell.
         """
         async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Everything that is read is of one moment. Raises DatabaseUnavailable."""
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
 
     @asynccontextmanager
@@ -76,6 +92,11 @@ class Database:
             raise DatabaseUnavailable from error
         finally:
             await self._pool.release(connection)
+
+    def usage(self) -> PoolUsage:
+        """Of this process."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return PoolUsage(size - idle, idle, self._pool.get_max_size())
 
     async def close(self) -> None:
         """Waits for running statements, but not for ever."""

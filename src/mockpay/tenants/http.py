@@ -3,17 +3,17 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, post
-from litestar.connection import ASGIConnection
+from litestar import Request, Response, get, patch, post
 from litestar.di import NamedDependency
-from litestar.handlers import BaseRouteHandler
 from litestar.params import JSONBody
 
 from mockpay import errors
 from mockpay.context import Context
 from mockpay.exact_json import encode
+from mockpay.settings import RateLimitTier
 from mockpay.tenants import service
-from mockpay.tenants.model import Registration, Tenant, bearer_key
+from mockpay.tenants.gate import caller_of, require_tenant
+from mockpay.tenants.model import Preferences, Registration, Tenant
 from mockpay.tenants.service import Credentials
 from mockpay.types import rfc3339
 from mockpay.web.answers import json_response
@@ -21,6 +21,7 @@ from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
 
+AnyRequest = Request[Any, Any, Any]
 INSTRUCTIONS = (
     "Keep both values: the API key is shown only now. Send it as 'Authorization: Bearer <api_key>', "
     "and verify webhooks with the webhook secret."
@@ -44,29 +45,42 @@ class CredentialsView(msgspec.Struct, frozen=True):
     email: str
     api_key: str
     webhook_secret: str
-    rate_limit_tier: str
+    webhook_url: str | None
+    rate_limit_tier: RateLimitTier
     created_at: str
+
+
+class RotatedKeyView(msgspec.Struct, frozen=True):
+    message: str
+    tenant_id: str
+    api_key: str
+    instructions: str
+
+
+class RotatedSecretView(msgspec.Struct, frozen=True):
+    """Until `previous_expires_at` the secret before signs as well."""
+
+    message: str
+    tenant_id: str
+    webhook_secret: str
+    previous_expires_at: str
+    instructions: str
 
 
 TenantDependency = NamedDependency[Tenant]
 
 
-async def require_tenant(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """The guard of every route that acts for a tenant. A guard runs before the body is read: a stranger gets a 401,
-    whatever was sent. Raises Unauthorized.
-    """
-    context: Context = connection.app.state.context
-    connection.state.tenant = await service.authenticate(context, connection.headers.get("authorization"))
-
-
-def current_tenant(request: Request[Any, Any, Any]) -> Tenant:
+def current_tenant(request: AnyRequest) -> Tenant:
     """The tenant that the guard let in."""
-    tenant: Tenant = request.state.tenant
+    tenant = caller_of(request).tenant
+    assert tenant is not None, "require_tenant guards every route that asks for one"
     return tenant
 
 
 TENANT_ROUTE: dict[str, Any] = {"guards": [require_tenant], "security": [{"apiKey": []}]}
 """For the decorator of every such route."""
+READ_ERRORS = (errors.Unauthorized, errors.RateLimited, errors.DatabaseUnavailable)
+BODY_ERRORS = (errors.InvalidRequest, errors.MalformedJson, errors.BodyTooLarge, errors.UnsupportedMediaType)
 
 
 @post(
@@ -75,17 +89,13 @@ TENANT_ROUTE: dict[str, Any] = {"guards": [require_tenant], "security": [{"apiKe
     return_dto=None,
     tags=["tenants"],
     summary="Register a tenant",
-    responses=error_answers(
-        errors.InvalidRequest,
-        errors.MalformedJson,
-        errors.EmailTaken,
-        errors.BodyTooLarge,
-        errors.UnsupportedMediaType,
-        errors.DatabaseUnavailable,
-    ),
+    responses=error_answers(*BODY_ERRORS, errors.EmailTaken, errors.RateLimited, errors.DatabaseUnavailable),
 )
 async def register(data: JSONBody[Registration], context: ContextDependency) -> Response[RegisteredView]:
-    """Returns the API key and the webhook secret. Only a hash of the key is stored, so keep it."""
+    """Returns the API key and the webhook secret. Only a hash of the key is stored, so keep it.
+
+    Limited by the client's address.
+    """
     credentials = await service.register(context, data)
     return json_response(encode(_registered_view(credentials)), 201)
 
@@ -94,21 +104,90 @@ async def register(data: JSONBody[Registration], context: ContextDependency) -> 
     "/api/auth/me",
     tags=["tenants"],
     summary="Read one's own credentials",
+    responses=error_answers(*READ_ERRORS),
     **TENANT_ROUTE,
-    responses=error_answers(errors.Unauthorized, errors.DatabaseUnavailable),
 )
-async def me(
-    request: Request[Any, Any, Any], tenant: TenantDependency, context: ContextDependency
-) -> Response[CredentialsView]:
+async def me(request: AnyRequest, tenant: TenantDependency, context: ContextDependency) -> Response[CredentialsView]:
     """`api_key` is the one that was presented: it is stored nowhere."""
-    api_key = bearer_key(request.headers.get("authorization"))
-    assert api_key is not None, "the tenant was authenticated by it"
+    return await _credentials(request, context, tenant)
+
+
+@patch(
+    "/api/auth/me",
+    dto=StrictBody.of(Preferences),
+    return_dto=None,
+    tags=["tenants"],
+    summary="Set the default webhook URL",
+    responses=error_answers(*BODY_ERRORS, *READ_ERRORS),
+    **TENANT_ROUTE,
+)
+async def change_me(
+    request: AnyRequest, data: JSONBody[Preferences], tenant: TenantDependency, context: ContextDependency
+) -> Response[CredentialsView]:
+    """It receives the webhooks of every payment that has no `webhook_url` of its own; `null` takes it away."""
+    return await _credentials(request, context, await service.set_preferences(context, tenant, data))
+
+
+@post(
+    "/api/auth/rotate-key",
+    status_code=200,
+    tags=["tenants"],
+    summary="Replace the API key",
+    responses=error_answers(*READ_ERRORS),
+    **TENANT_ROUTE,
+)
+async def rotate_key(
+    request: AnyRequest, tenant: TenantDependency, context: ContextDependency
+) -> Response[RotatedKeyView]:
+    """The old key stops at once, on every process. If this answer is lost, so is the tenant: the key is not stored."""
+    credentials = await service.rotate_api_key(context, tenant, _presented_key(request))
+    view = RotatedKeyView(
+        message="API key replaced; the old one has stopped.",
+        tenant_id=str(tenant.id),
+        api_key=credentials.api_key,
+        instructions="Keep it: the API key is shown only now.",
+    )
+    return json_response(encode(view), 200)
+
+
+@post(
+    "/api/auth/rotate-webhook-secret",
+    status_code=200,
+    tags=["tenants"],
+    summary="Replace the webhook secret",
+    responses=error_answers(*READ_ERRORS),
+    **TENANT_ROUTE,
+)
+async def rotate_webhook_secret(tenant: TenantDependency, context: ContextDependency) -> Response[RotatedSecretView]:
+    """For a grace period both secrets sign every webhook, in both schemes, so that no receiver misses one."""
+    secret, previous_expires_at = await service.rotate_webhook_secret(context, tenant)
+    view = RotatedSecretView(
+        message="Webhook secret replaced; until previous_expires_at the old one signs as well.",
+        tenant_id=str(tenant.id),
+        webhook_secret=secret,
+        previous_expires_at=rfc3339(previous_expires_at),
+        instructions="Give your receivers the new secret before the old one expires.",
+    )
+    return json_response(encode(view), 200)
+
+
+ROUTES = [register, me, change_me, rotate_key, rotate_webhook_secret]
+
+
+def _presented_key(request: AnyRequest) -> str:
+    token = caller_of(request).token
+    assert token is not None, "the tenant was recognised by it"
+    return token
+
+
+async def _credentials(request: AnyRequest, context: Context, tenant: Tenant) -> Response[CredentialsView]:
     view = CredentialsView(
         tenant_id=str(tenant.id),
         name=tenant.name,
         email=tenant.email,
-        api_key=api_key,
+        api_key=_presented_key(request),
         webhook_secret=await service.webhook_secret(context, tenant),
+        webhook_url=tenant.webhook_url,
         rate_limit_tier=tenant.rate_limit_tier,
         created_at=rfc3339(tenant.created_at),
     )

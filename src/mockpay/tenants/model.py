@@ -1,6 +1,7 @@
 """A tenant: one developer or team, with its own key, secrets, payments and limits. Pure."""
 
 import hashlib
+import hmac
 import re
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -8,6 +9,9 @@ from uuid import UUID
 
 import msgspec
 from email_validator import EmailNotValidError, validate_email
+
+from mockpay.settings import RateLimitTier
+from mockpay.webhooks.address import WebhookUrl
 
 _API_KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -36,11 +40,17 @@ class Registration(msgspec.Struct, frozen=True):
     email: Email
 
 
+class Preferences(msgspec.Struct, frozen=True):
+    """The body of PATCH /api/auth/me. `null` takes the default URL away."""
+
+    webhook_url: WebhookUrl | None
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     name: str
     email: str
-    rate_limit_tier: str
+    rate_limit_tier: RateLimitTier
     webhook_url: str | None
     created_at: datetime
 
@@ -50,8 +60,19 @@ def hash_api_key(api_key: str) -> bytes:
     return hashlib.sha256(api_key.encode()).digest()
 
 
-def bearer_key(authorization: str | None) -> str | None:
-    """The API key of an Authorization header, or None if there is no well-formed one."""
-    scheme, _, key = (authorization or "").strip().partition(" ")
-    key = key.strip()
-    return key if scheme.lower() == "bearer" and _API_KEY.fullmatch(key) else None
+def bearer_token(authorization: str | None) -> str | None:
+    """What an Authorization header presents, or None if it is no Bearer header."""
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def is_api_key(token: str | None) -> bool:
+    """Whether it has the form of one: anything else need not be looked up."""
+    return token is not None and _API_KEY.fullmatch(token) is not None
+
+
+def is_admin_key(admin_key: str | None, token: str | None) -> bool:
+    """Compared by their hashes, in constant time: neither the key nor its length can be guessed piece by piece."""
+    if admin_key is None or token is None:
+        return False
+    return hmac.compare_digest(hash_api_key(admin_key), hash_api_key(token))

@@ -1,11 +1,13 @@
-"""Register tenants, and recognise them by their key."""
+"""Register tenants, and change what is theirs: keys, secrets, the default webhook URL."""
+
+from datetime import datetime, timedelta
 
 import msgspec
 
 from mockpay.context import Context
 from mockpay.errors import EmailTaken, Unauthorized
 from mockpay.tenants import store
-from mockpay.tenants.model import Registration, Tenant, bearer_key, hash_api_key
+from mockpay.tenants.model import Preferences, Registration, Tenant, hash_api_key
 from mockpay.webhooks import store as webhooks
 
 
@@ -36,21 +38,36 @@ async def register(context: Context, registration: Registration) -> Credentials:
     return Credentials(tenant, api_key, webhook_secret)
 
 
-async def authenticate(context: Context, authorization: str | None) -> Tenant:
-    """Looked up at every request and never cached, so that a rotated key stops at once, on every process.
+async def rotate_api_key(context: Context, tenant: Tenant, old_key: str) -> Credentials:
+    """The old key stops at once, on every process. Raises Unauthorized if it was replaced meanwhile."""
+    new_key = context.new_secret()
+    async with context.database.transaction() as connection:
+        replaced = await store.replace_api_key(connection, tenant.id, hash_api_key(old_key), hash_api_key(new_key))
+        if not replaced:
+            raise Unauthorized("This API key was replaced by a newer one just now.")
+        return Credentials(tenant, new_key, await webhooks.current_secret(connection, tenant.id))
 
-    Raises Unauthorized.
-    """
-    api_key = bearer_key(authorization)
-    if api_key is None:
-        raise Unauthorized
+
+async def rotate_webhook_secret(context: Context, tenant: Tenant) -> tuple[str, datetime]:
+    """The new secret, and until when the one before signs beside it. One that was rotated out before that stops."""
+    secret = context.new_secret()
+    grace = timedelta(seconds=context.settings.webhook_secret_grace_seconds)
+    async with context.database.transaction() as connection:
+        await store.lock(connection, tenant.id)
+        expires_at = await webhooks.retire_secrets(connection, tenant.id, grace)
+        await webhooks.add_secret(connection, tenant.id, context.new_id(), secret, context.clock.now())
+    return secret, expires_at
+
+
+async def set_preferences(context: Context, tenant: Tenant, preferences: Preferences) -> Tenant:
+    """Raises InvalidRequest if the address guard refuses the URL."""
+    problem = await context.address_guard.problem_with(preferences.webhook_url)
+    if problem:
+        raise problem
     async with context.database.connection() as connection:
-        tenant = await store.by_api_key(connection, hash_api_key(api_key))
-    if tenant is None:
-        raise Unauthorized("This API key is unknown, or was replaced by a newer one.")
-    return tenant
+        return await store.set_webhook_url(connection, tenant.id, preferences.webhook_url)
 
 
 async def webhook_secret(context: Context, tenant: Tenant) -> str:
     async with context.database.connection() as connection:
-        return await webhooks.newest_secret(connection, tenant.id)
+        return await webhooks.current_secret(connection, tenant.id)

@@ -8,16 +8,14 @@ import msgspec
 from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Reference, Schema
+from litestar.openapi.spec import Example, Reference, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
-from mockpay.errors import ApiError, Fault, UnsupportedMediaType
-from mockpay.types import Amount, Currency
+from mockpay.errors import ApiError, Fault, InternalError, InvalidRequest, UnsupportedMediaType
+from mockpay.types import CURRENCY_EXPONENTS, MAX_MAJOR_UNITS, Amount, Currency
 from mockpay.web.body import decode_body
-
-NUMBER = Schema(type=OpenAPIType.NUMBER, description="Major units, exact.", examples=[49.99])
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -27,6 +25,15 @@ class ErrorBody(msgspec.Struct, frozen=True):
     code: str
     request_id: str
     details: list[Fault] | msgspec.UnsetType = msgspec.UNSET
+
+
+class HealthView(msgspec.Struct, frozen=True):
+    status: str
+    version: str
+
+
+class ReadyView(msgspec.Struct, frozen=True):
+    status: str
 
 
 class StrictBody(AbstractDTO[Any]):
@@ -72,9 +79,19 @@ class OwnTypes(OpenAPISchemaPlugin):
     """Schemas of field types that are neither Structs nor built in."""
 
     SCHEMAS: ClassVar[dict[type, Schema]] = {
-        Amount: Schema(one_of=[NUMBER, Schema(type=OpenAPIType.STRING, examples=["49.99"])]),
-        Decimal: NUMBER,
-        Currency: Schema(type=OpenAPIType.STRING, description="ISO 4217, in either case.", examples=["USD"]),
+        Amount: Schema(
+            description="Major units, exact, with no more decimals than the currency has.",
+            one_of=[
+                Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0, maximum=MAX_MAJOR_UNITS),
+                Schema(type=OpenAPIType.STRING, pattern=r"^[0-9]{1,40}(\.[0-9]{1,40})?$"),
+            ],
+        ),
+        Decimal: Schema(
+            type=OpenAPIType.NUMBER, description="Exact: read it as a decimal, not as binary floating point."
+        ),
+        Currency: Schema(
+            type=OpenAPIType.STRING, description="ISO 4217; lower case is welcome too.", enum=sorted(CURRENCY_EXPONENTS)
+        ),
     }
 
     @staticmethod
@@ -86,9 +103,17 @@ class OwnTypes(OpenAPISchemaPlugin):
         return self.SCHEMAS.get(annotation) or Schema(**annotation.json_schema)
 
 
+def _example(kind: type[ApiError]) -> dict[str, Any]:
+    shown: dict[str, Any] = {"error": kind.summary, "code": kind.code, "request_id": "03f316129c4221225150545fdd2075cc"}
+    if kind is InvalidRequest:
+        fault = {"field": "amount", "message": "must be greater than 0"}
+        shown |= {"error": "The request is invalid: amount: must be greater than 0", "details": [fault]}
+    return shown
+
+
 def errors(*kinds: type[ApiError]) -> dict[int, ResponseSpec]:
     """The error answers of a route, by status, for its `responses`."""
-    by_status: dict[int, list[type[ApiError]]] = {}
+    by_status: dict[int, list[type[ApiError]]] = {InternalError.status: [InternalError]}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind)
     return {
@@ -96,6 +121,7 @@ def errors(*kinds: type[ApiError]) -> dict[int, ResponseSpec]:
             ErrorBody,
             generate_examples=False,
             description="; ".join(f"`{kind.code}`: {kind.summary}" for kind in same),
+            examples=[Example(id=kind.code, summary=kind.summary, value=_example(kind)) for kind in same],
         )
         for status, same in by_status.items()
     }

@@ -2,11 +2,34 @@
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
+from litestar.openapi.spec.enums import OpenAPIType
+from litestar.params import PathParameter, QueryParameter
+
+from mockpay.cursor import Cursor
 from mockpay.errors import Fault, InvalidRequest
 from mockpay.types import parse_uuid
+
+LIMIT_MAX = 100
+
+
+def query(description: str, **schema: Any) -> Any:
+    """How the OpenAPI document shows a parameter that a QueryReader reads: the framework only sees optional text."""
+    shown = {"type": OpenAPIType.STRING, "one_of": None, **schema}
+    return QueryParameter(description=description, schema_extra=shown)
+
+
+def path_uuid(description: str = "A UUID.") -> Any:
+    return PathParameter(description=description, schema_extra={"format": "uuid"})
+
+
+LimitParameter = Annotated[
+    str | None,
+    query("How many at most; 10 if left out.", type=OpenAPIType.INTEGER, minimum=1, maximum=LIMIT_MAX),
+]
+CursorParameter = Annotated[str | None, query("The next_cursor of the page before.")]
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -63,6 +86,14 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+page_limit = whole_number(1, LIMIT_MAX)
+
+
+def cursor_of(name: str) -> Callable[[str], Cursor]:
+    """Of the list with this name."""
+    return lambda text: Cursor.decode(text, name)
 
 
 def one_of(choices: type[Choice]) -> Callable[[str], Choice]:

@@ -3,11 +3,14 @@
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from mockpay.telemetry import Telemetry
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
 
@@ -26,8 +29,9 @@ def request_id_of(scope: Scope) -> str:
 class RequestLog:
     """Wraps the whole application, so that even an answer the framework gives by itself carries an id."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry_of: Callable[[], Telemetry]) -> None:
         self._app = app
+        self._telemetry_of = telemetry_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:  # lifespan
@@ -49,7 +53,11 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                _log_request(scope, status, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                _log_request(scope, status, seconds)
+                # The framework leaves the route's template, once it has found the route.
+                route = str(scope.get("path_template") or "unmatched")
+                self._telemetry_of().request(scope["method"], route, status, seconds)
 
 
 def _client_request_id(scope: Scope) -> str | None:

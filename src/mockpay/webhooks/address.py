@@ -16,6 +16,8 @@ from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from mockpay.errors import Fault, InvalidRequest
+
 MAX_URL_LENGTH: Final = 2048
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 RESOLVER_THREADS_MAX: Final = 256
@@ -128,9 +130,9 @@ class AddressGuard:
         self._allow_private = allow_private
         self._resolve = resolve
 
-    async def problem_with(self, url: str) -> str | None:
-        """Why this URL can't be registered, or None. A name that does not resolve today may do so later: allowed."""
-        if self._allow_private:
+    async def problem_with(self, url: str | None) -> InvalidRequest | None:
+        """Why this `webhook_url` can't be registered, or None. A name that does not resolve today may do so later."""
+        if self._allow_private or url is None:
             return None
         target = URL(url)
         assert target.host is not None
@@ -141,7 +143,8 @@ class AddressGuard:
             return None
         if all(map(is_public, addresses)):
             return None
-        return "must not lead to a private, loopback, link-local or metadata address (outside development mode)"
+        message = "must not lead to a private, loopback, link-local or metadata address (outside development mode)"
+        return InvalidRequest([Fault("webhook_url", message)])
 
     def open_socket(self, address_info: AddrInfoType) -> socket.socket:
         """aiohttp calls this for each address it is about to connect to, however it came by it.

@@ -134,7 +134,7 @@ def judge(claim: Claim, outcome: Outcome, schedule: Schedule, started_at: dateti
         status = "dead"
     else:
         status = "pending"
-        delay = schedule.delay_after(claim.attempt, random)
+        delay = schedule.delay_after(claim.attempt - claim.attempts_before_replay, random)
     return Result(
         status=status,
         delay=delay,

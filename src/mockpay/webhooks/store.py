@@ -12,8 +12,12 @@ from mockpay.webhooks.address import receiver_host
 _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
 """
-_NEWEST_SECRET_SQL: Final = """
-SELECT secret FROM webhook_secrets WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1
+_CURRENT_SECRET_SQL: Final = "SELECT secret FROM webhook_secrets WHERE tenant_id = $1 AND expires_at IS NULL"
+# Two sign at most: a secret that was in its grace period already ends now. Times are the database's, as in the claim.
+_RETIRE_SECRETS_SQL: Final = """
+UPDATE webhook_secrets SET expires_at = CASE WHEN expires_at IS NULL THEN now() + $2::interval ELSE now() END
+WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > now())
+RETURNING expires_at
 """
 _ENQUEUE_SQL: Final = """
 INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
@@ -76,12 +80,12 @@ FROM chosen, present
 WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
   AND chosen.attempts < delivery.max_attempts
 RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
-          delivery.payload, delivery.attempts AS attempt, delivery.max_attempts,
+          delivery.payload, delivery.attempts AS attempt, delivery.attempts_before_replay, delivery.max_attempts,
           ARRAY(
               SELECT secret FROM webhook_secrets
               WHERE webhook_secrets.tenant_id = delivery.tenant_id
                 AND (expires_at IS NULL OR expires_at > present.now)
-              ORDER BY created_at DESC
+              ORDER BY expires_at DESC NULLS FIRST
           ) AS secrets
 """
 
@@ -103,15 +107,6 @@ SELECT tenant_id, id, $3, url, $7, $8, $9, $10, $11 FROM settled
 RETURNING attempt
 """
 
-_OF_PAYMENT_SQL: Final = """
-SELECT id, event_id, event, url, status, attempts, max_attempts, next_attempt_at, last_error, created_at, finished_at
-FROM webhook_deliveries WHERE tenant_id = $1 AND payment_id = $2 ORDER BY created_at, id
-"""
-_ATTEMPTS_SQL: Final = """
-SELECT delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error
-FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt
-"""
-
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to a receiver. `payload` is the exact body."""
@@ -128,7 +123,10 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt of one delivery, leased to this worker. `attempt` counts from 1 and fences the result."""
+    """One attempt of one delivery, leased to this worker. `attempt` counts from 1 and fences the result.
+
+    `attempts_before_replay` are those that its backoff does not count.
+    """
 
     tenant_id: UUID
     id: UUID
@@ -138,6 +136,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     receiver_host: str
     payload: str
     attempt: int
+    attempts_before_replay: int
     max_attempts: int
     secrets: list[str]
 
@@ -160,37 +159,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return self.error or f"http_{self.response_status}"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    attempt: int
-    url: str
-    started_at: datetime
-    duration_milliseconds: int | None
-    response_status: int | None
-    response_body: str | None
-    error: str | None
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    id: UUID
-    event_id: UUID
-    event: str
-    url: str
-    status: str
-    attempts: int
-    max_attempts: int
-    next_attempt_at: datetime
-    last_error: str | None
-    created_at: datetime
-    finished_at: datetime | None
-    attempt_log: list[Attempt]
-
-
 async def add_secret(connection: Connection, tenant_id: UUID, id_: UUID, secret: str, now: datetime) -> None:
     await connection.execute(_ADD_SECRET_SQL, tenant_id, id_, secret, now)
 
 
-async def newest_secret(connection: Connection, tenant_id: UUID) -> str:
-    secret = await connection.fetchval(_NEWEST_SECRET_SQL, tenant_id)
+async def retire_secrets(connection: Connection, tenant_id: UUID, grace: timedelta) -> datetime:
+    """Let the current secret expire after `grace`, and return when that is. The caller holds the tenant's lock."""
+    rows = await connection.fetch(_RETIRE_SECRETS_SQL, tenant_id, grace)
+    latest: datetime = max(row["expires_at"] for row in rows)
+    return latest
+
+
+async def current_secret(connection: Connection, tenant_id: UUID) -> str:
+    secret = await connection.fetchval(_CURRENT_SECRET_SQL, tenant_id)
     assert isinstance(secret, str), "every tenant has a webhook secret"
     return secret
 
@@ -251,13 +232,3 @@ async def settle(connection: Connection, claimed: Claim, result: Result, now: da
         now,
     )
     return logged is not None
-
-
-async def of_payment(connection: Connection, tenant_id: UUID, payment_id: UUID) -> list[Delivery]:
-    """The deliveries of one payment with every attempt, oldest first."""
-    rows = await connection.fetch(_OF_PAYMENT_SQL, tenant_id, payment_id)
-    log: dict[UUID, list[Attempt]] = {row["id"]: [] for row in rows}
-    for row in await connection.fetch(_ATTEMPTS_SQL, tenant_id, list(log)):
-        columns = dict(row)
-        log[columns.pop("delivery_id")].append(Attempt(**columns))
-    return [Delivery(**dict(row), attempt_log=log[row["id"]]) for row in rows]

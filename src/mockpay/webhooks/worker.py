@@ -15,6 +15,7 @@ import structlog
 from mockpay.errors import DatabaseUnavailable
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
+from mockpay.telemetry import Telemetry
 from mockpay.types import Clock
 from mockpay.webhooks import store
 from mockpay.webhooks.address import AddressGuard
@@ -39,12 +40,14 @@ class Worker:
         database: Database,
         guard: AddressGuard,
         clock: Clock,
+        telemetry: Telemetry,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._database = database
         self._guard = guard
         self._clock = clock
+        self._telemetry = telemetry
         self._jitter = jitter
         self._schedule = Schedule.of(settings)
         self._sending: Counter[str] = Counter()
@@ -127,6 +130,8 @@ class Worker:
         except Exception:
             log.exception("can't write a delivery's result", delivery=str(claim.id))
         else:
+            if kept:
+                self._telemetry.attempt(result.status)
             _log_result(claim, result, kept=kept)
 
     async def _settle(self, claim: Claim, result: Result, now: datetime | None) -> bool:

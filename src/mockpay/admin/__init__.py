@@ -1,0 +1,1 @@
+"""What the administrator of a server may do: dead letters, tenants' tiers, fraud rules, metrics."""

@@ -1,0 +1,184 @@
+"""Routes of dead letters: webhooks that were given up, of all tenants."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import JSONBody
+
+from mockpay import errors
+from mockpay.admin.access import ADMIN_ERRORS, ADMIN_ROUTE
+from mockpay.deliveries import service
+from mockpay.deliveries.http import next_cursor
+from mockpay.exact_json import decode, encode
+from mockpay.tenants.http import BODY_ERRORS
+from mockpay.types import Id, Moment, parse_time, parse_uuid, rfc3339
+from mockpay.web.answers import json_response
+from mockpay.web.dependencies import ContextDependency
+from mockpay.web.openapi import StrictBody
+from mockpay.web.openapi import errors as error_answers
+from mockpay.web.parameters import (
+    CursorParameter,
+    LimitParameter,
+    QueryReader,
+    cursor_of,
+    page_limit,
+    path_id,
+    path_uuid,
+    query,
+)
+from mockpay.webhooks.log import LAST_ID, DeadLetterFilter, Delivery
+
+CURSOR_OF: Final = "dead_letters"
+FILTERS: Final = DeadLetterFilter.__struct_fields__
+JobId = Annotated[str, path_uuid("A job_id of the list.")]
+
+
+class ReplayDeadLetters(msgspec.Struct, frozen=True):
+    """The body of POST /api/admin/dlq/replay: the filters of GET /api/admin/dlq. What is left out matches all."""
+
+    tenant_id: Id | None = None
+    payment_id: Id | None = None
+    event: str | None = None
+    last_error: str | None = None
+    failed_from: Moment | None = None
+    failed_to: Moment | None = None
+
+
+class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True):
+    """`payload` is the body that was to be sent."""
+
+    job_id: str
+    payment_id: str
+    tenant_id: str
+    webhook_url: str
+    event: str
+    attempts: int
+    max_attempts: int
+    last_error: str | None
+    created_at: str
+    failed_at: str
+    payload: dict[str, Any]
+
+
+class DeadLettersView(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first. `total` counts all that match, not the page."""
+
+    total: int
+    message: str
+    failed_jobs: list[DeadLetterView]
+    next_cursor: str | None
+
+
+class ReplayedView(msgspec.Struct, frozen=True, kw_only=True):
+    """`skipped` are those whose payment has no webhook URL any more; they stay dead."""
+
+    message: str
+    replayed: int
+    skipped: int
+
+
+@get(
+    "/api/admin/dlq",
+    summary="List the dead letters, newest first",
+    responses=error_answers(errors.InvalidRequest, *ADMIN_ERRORS),
+    **ADMIN_ROUTE,
+)
+async def list_dead_letters(
+    request: Request[Any, Any, Any],
+    context: ContextDependency,
+    limit: LimitParameter = None,
+    cursor: CursorParameter = None,
+    tenant_id: Annotated[str | None, query("Only of this tenant.", format="uuid")] = None,
+    payment_id: Annotated[str | None, query("Only of this payment.", format="uuid")] = None,
+    event: Annotated[str | None, query("Only of this event.")] = None,
+    last_error: Annotated[str | None, query("Only with this last error.")] = None,
+    failed_from: Annotated[str | None, query("RFC 3339, inclusive.", format="date-time")] = None,
+    failed_to: Annotated[str | None, query("RFC 3339, exclusive.", format="date-time")] = None,
+) -> Response[DeadLettersView]:
+    reader = QueryReader(request.query_params.multi_items(), ("limit", "cursor", *FILTERS))
+    size = reader.read("limit", page_limit, 10)
+    after = reader.read("cursor", cursor_of(CURSOR_OF), None)
+    wanted = _filter(reader)
+    reader.finish()
+    before = after.id if after else LAST_ID
+    total, found = await service.dead_letters(context, wanted, before=before, limit=size + 1)
+    view = DeadLettersView(
+        total=total,
+        message=_message(total),
+        failed_jobs=[_view(delivery) for delivery in found[:size]],
+        next_cursor=next_cursor(found, size, CURSOR_OF),
+    )
+    return json_response(encode(view), 200)
+
+
+@post(
+    "/api/admin/dlq/{job_id:str}/replay",
+    status_code=202,
+    summary="Replay one dead letter",
+    responses=error_answers(errors.InvalidRequest, errors.NotFound, errors.NotReplayable, *ADMIN_ERRORS),
+    **ADMIN_ROUTE,
+)
+async def replay_dead_letter(job_id: JobId, context: ContextDependency) -> Response[ReplayedView]:
+    """It is sent at once, to where the payment's webhooks go now, and has all its attempts again."""
+    replayed = await service.replay_dead(context, path_id("job_id", job_id))
+    view = ReplayedView(message=f"Queued for {replayed.url}.", replayed=1, skipped=0)
+    return json_response(encode(view), 202)
+
+
+@post(
+    "/api/admin/dlq/replay",
+    dto=StrictBody.of(ReplayDeadLetters),
+    return_dto=None,
+    status_code=202,
+    summary="Replay all dead letters that match a filter",
+    responses=error_answers(*BODY_ERRORS, *ADMIN_ERRORS),
+    **ADMIN_ROUTE,
+)
+async def replay_dead_letters(
+    context: ContextDependency, data: JSONBody[ReplayDeadLetters | None] = None
+) -> Response[ReplayedView]:
+    """Without a filter it is all of them."""
+    wanted = DeadLetterFilter(**msgspec.structs.asdict(data)) if data else DeadLetterFilter()
+    done = await service.replay_all_dead(context, wanted)
+    message = f"Queued {done.replayed} dead letters."
+    if done.skipped:
+        message += f" {done.skipped} stay dead: their payments have no webhook_url any more."
+    return json_response(encode(ReplayedView(message=message, replayed=done.replayed, skipped=done.skipped)), 202)
+
+
+ROUTES = [list_dead_letters, replay_dead_letters, replay_dead_letter]
+
+
+def _filter(reader: QueryReader) -> DeadLetterFilter:
+    return DeadLetterFilter(
+        tenant_id=reader.read("tenant_id", parse_uuid, None),
+        payment_id=reader.read("payment_id", parse_uuid, None),
+        event=reader.read("event", str, None),
+        last_error=reader.read("last_error", str, None),
+        failed_from=reader.read("failed_from", parse_time, None),
+        failed_to=reader.read("failed_to", parse_time, None),
+    )
+
+
+def _message(total: int) -> str:
+    if total == 0:
+        return "No webhook is dead."
+    return f"{total} webhooks are dead; POST /api/admin/dlq/{{job_id}}/replay sends one again."
+
+
+def _view(delivery: Delivery) -> DeadLetterView:
+    assert delivery.finished_at is not None, "a dead letter is over"
+    return DeadLetterView(
+        job_id=str(delivery.id),
+        payment_id=str(delivery.payment_id),
+        tenant_id=str(delivery.tenant_id),
+        webhook_url=delivery.url,
+        event=delivery.event,
+        attempts=delivery.attempts,
+        max_attempts=delivery.max_attempts,
+        last_error=delivery.last_error,
+        created_at=rfc3339(delivery.created_at),
+        failed_at=rfc3339(delivery.finished_at),
+        payload=decode(delivery.payload),
+    )

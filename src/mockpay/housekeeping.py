@@ -1,0 +1,56 @@
+"""What has to be swept up now and then: deliveries that were kept long enough, windows of rate limits that are over."""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from mockpay.context import Context
+from mockpay.tenants import rate_limit
+from mockpay.webhooks import log as deliveries
+
+PAUSE_SECONDS: Final = 60.0
+ROWS_AT_ONCE: Final = 1000
+_UUID7_TIME_SHIFT: Final = 80  # below the milliseconds there are 80 bits of version, variant and randomness
+
+log = structlog.stdlib.get_logger("mockpay.housekeeping")
+
+
+async def keep_house(context: Context) -> None:
+    """Until cancelled. Any number of processes may do so: they pass over each other's rows."""
+    while True:
+        try:
+            await clean_once(context)
+        except Exception:
+            log.exception("housekeeping failed; it is tried again")
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def clean_once(context: Context) -> int:
+    """The number of deliveries that were forgotten."""
+    async with context.database.connection() as connection:
+        await rate_limit.forget_expired(connection)
+    days = context.settings.webhook_retention_days
+    if days == 0:
+        return 0
+    age = timedelta(days=days)
+    forgotten = 0
+    while True:
+        async with context.database.connection() as connection:
+            count = await deliveries.forget_delivered(
+                connection, before=_first_id_of(time.time() - age.total_seconds()), age=age, limit=ROWS_AT_ONCE
+            )
+        forgotten += count
+        if count < ROWS_AT_ONCE:
+            break
+    if forgotten:
+        log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
+    return forgotten
+
+
+def _first_id_of(seconds: float) -> UUID:
+    """The lowest UUIDv7 of a moment, given in seconds since 1970: every later one is above it."""
+    return UUID(int=max(0, int(seconds * 1000)) << _UUID7_TIME_SHIFT)

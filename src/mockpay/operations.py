@@ -1,0 +1,87 @@
+"""Routes for whoever runs the server: is it up, is it ready, what does it do."""
+
+from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from mockpay import __version__, errors
+from mockpay.context import Context
+from mockpay.errors import DatabaseUnavailable
+from mockpay.exact_json import encode
+from mockpay.postgres.migrate import bundled_migrations, is_current
+from mockpay.telemetry import CONTENT_TYPE, Gauge
+from mockpay.web.answers import json_response
+from mockpay.web.dependencies import ContextDependency
+from mockpay.web.openapi import HealthView, ReadyView
+from mockpay.web.openapi import errors as error_answers
+from mockpay.webhooks import log
+
+
+@get("/health", tags=["operations"], summary="Is the process up?")
+async def health() -> Response[HealthView]:
+    """Asks nothing of the database."""
+    return json_response(encode(HealthView("ok", __version__)), 200)
+
+
+@get(
+    "/ready",
+    tags=["operations"],
+    summary="Is the database reachable, and its schema current?",
+    responses=error_answers(errors.DatabaseUnavailable),
+)
+async def ready(context: ContextDependency) -> Response[ReadyView]:
+    async with context.database.connection() as connection:
+        current = await is_current(connection, bundled_migrations())
+    if not current:
+        raise DatabaseUnavailable("The database is not migrated to this version; run 'mockpay migrate'.")
+    return json_response(encode(ReadyView("ready")), 200)
+
+
+@get(
+    "/metrics",
+    tags=["operations"],
+    summary="Figures for a monitoring system, in Prometheus' text format",
+    responses={200: ResponseSpec(str, media_type="text/plain", description="Prometheus text format")},
+)
+async def metrics(context: ContextDependency) -> Response[bytes]:
+    """Answers without the database too: mockpay_database_up is then 0, and what it would tell is left out."""
+    gauges = [*_process_gauges(context), *await _queue_gauges(context)]
+    return Response(context.telemetry.text(gauges), media_type=CONTENT_TYPE)
+
+
+ROUTES = [health, ready, metrics]
+
+
+def _process_gauges(context: Context) -> list[Gauge]:
+    usage = context.database.usage()
+    return [
+        Gauge("mockpay_info", "The version that runs.", {__version__: 1}, "version"),
+        Gauge(
+            "mockpay_database_connections",
+            "Connections of the process that answered, by what they do.",
+            {"in_use": usage.in_use, "idle": usage.idle},
+            "state",
+        ),
+        Gauge("mockpay_database_connections_limit", "The most connections of that process.", {"": usage.limit}),
+    ]
+
+
+async def _queue_gauges(context: Context) -> list[Gauge]:
+    try:
+        async with context.database.connection() as connection:
+            queue = await log.queue_state(connection)
+    except DatabaseUnavailable:
+        return [_database_up(0)]
+    return [
+        _database_up(1),
+        Gauge("mockpay_webhook_queue_depth", "Webhooks that are not delivered yet.", {"": queue.pending}),
+        Gauge("mockpay_webhook_dead_letters", "Webhooks that were given up.", {"": queue.dead}),
+        Gauge(
+            "mockpay_webhook_oldest_pending_seconds",
+            "The age of the event that waits longest; 0 if none does.",
+            {"": queue.oldest_pending_seconds},
+        ),
+    ]
+
+
+def _database_up(value: int) -> Gauge:
+    return Gauge("mockpay_database_up", "Whether the database answered this scrape.", {"": value})

@@ -1,0 +1,108 @@
+"""Complete the OpenAPI document with what the framework can't know: headers, formats, examples. Pure.
+
+A field's name means the same wherever it occurs, so formats and examples are told by name.
+"""
+
+import copy
+import re
+from typing import Any, Final
+
+from mockpay.web.examples import BY_FIELD, BY_SCHEMA
+
+Json = dict[str, Any]
+
+_UUID_NAME: Final = re.compile(r"(id|payment_id|tenant_id|delivery_id|event_id|job_id)")
+_TIME_NAME: Final = re.compile(r".*_(at|from|to)")
+_SECRET_NAME: Final = re.compile(r"api_key|webhook_secret|entry_hash|prev_hash")
+
+_TEXT: Final[Json] = {"type": "string"}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_REQUEST_ID: Final[Json] = {
+    "X-Request-Id": {"description": "The request's id; also on the log lines.", "schema": _TEXT}
+}
+_LIMIT: Final[Json] = {
+    "RateLimit-Limit": {"description": "Requests in a window of time.", "schema": _COUNT},
+    "RateLimit-Remaining": {"description": "Those that are left in it.", "schema": _COUNT},
+    "RateLimit-Reset": {"description": "Seconds until the next window.", "schema": _COUNT},
+}
+_RETRY: Final[Json] = {"Retry-After": {"description": "Seconds to wait.", "schema": _COUNT}}
+_BEARER: Final[Json] = {"WWW-Authenticate": {"description": "Bearer", "schema": _TEXT}}
+_REPLAYED: Final[Json] = {
+    "Idempotent-Replayed": {
+        "description": "true, if this is the stored answer of an earlier request with the same key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+
+def complete(document: Json) -> Json:
+    """A new document; `document` is left as it is."""
+    whole = copy.deepcopy(document)
+    schemas: Json = whole["components"]["schemas"]
+    for path, item in whole["paths"].items():
+        for operation in item.values():
+            _complete_operation(path, operation, schemas)
+    for schema in schemas.values():
+        for name, described in schema.get("properties", {}).items():
+            _add_format(name, described)
+    for name, schema in schemas.items():
+        if schema.get("type") == "object":
+            schema["examples"] = [BY_SCHEMA.get(name) or _example(schema, schemas)]
+    return whole
+
+
+def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
+    takes_key = any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
+    for status, response in operation["responses"].items():
+        headers = dict(_REQUEST_ID)
+        if path.startswith("/api/"):
+            headers |= _LIMIT
+        if status in ("429", "503"):
+            headers |= _RETRY
+        if status == "401":
+            headers |= _BEARER
+        if takes_key and status.startswith("2"):
+            headers |= _REPLAYED
+        response["headers"] = headers
+    if "requestBody" in operation:
+        _complete_body(operation["requestBody"], schemas)
+
+
+def _complete_body(body: Json, schemas: Json) -> None:
+    content = body["content"]["application/json"]
+    options = content["schema"].get("oneOf")
+    if options:  # the model, or nothing: an optional body is left out, and never null
+        content["schema"] = options[0]
+        body["required"] = False
+    # Unknown fields are refused. Answers say no such thing, so that a field can be added to them.
+    schemas[content["schema"]["$ref"].rpartition("/")[2]]["additionalProperties"] = False
+
+
+def _add_format(name: str, described: Json) -> None:
+    for schema in (described, *described.get("oneOf", [])):
+        if schema.get("type") != "string":
+            continue
+        if _UUID_NAME.fullmatch(name):
+            schema["format"] = "uuid"
+        elif _TIME_NAME.fullmatch(name):
+            schema["format"] = "date-time"
+        elif _SECRET_NAME.fullmatch(name):
+            schema["pattern"] = "^[0-9a-f]{64}$"
+
+
+def _example(schema: Json, schemas: Json, name: str = "") -> Any:
+    if "$ref" in schema:
+        target = schema["$ref"].rpartition("/")[2]
+        return BY_SCHEMA.get(target) or _example(schemas[target], schemas, name)
+    if "properties" in schema:
+        return {field: _example(described, schemas, field) for field, described in schema["properties"].items()}
+    if schema.get("type") == "array":
+        return [_example(schema["items"], schemas, name)]
+    if name in BY_FIELD:
+        return BY_FIELD[name]
+    if "enum" in schema:
+        return schema["enum"][0]
+    options = [option for option in schema.get("oneOf", []) if "$ref" in option]
+    if options:
+        return _example(options[0], schemas, name)
+    raise LookupError(f"no example for the field {name}; add one to web/examples.py")

@@ -1,0 +1,241 @@
+"""What became of deliveries: read it, replay it, forget the old."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mockpay.postgres.pool import Connection
+from mockpay.webhooks.address import receiver_host
+
+LAST_ID: Final = UUID(int=2**128 - 1)
+"""Above every id: where a list that is read newest first begins."""
+
+_OF_PAYMENT_SQL: Final = """
+SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND payment_id = $2 ORDER BY created_at, id
+"""
+_PAGE_SQL: Final = """
+SELECT * FROM webhook_deliveries
+WHERE tenant_id = $1 AND id < $2 AND ($3::text IS NULL OR status = $3)
+ORDER BY id DESC LIMIT $4
+"""
+# Dead letters apart, with the status spelled out: only so has a prepared statement the use of their small index.
+_DEAD_PAGE_SQL: Final = """
+SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND id < $2 AND status = 'dead' ORDER BY id DESC LIMIT $3
+"""
+_DEAD_LETTERS_SQL: Final = """
+SELECT * FROM webhook_deliveries
+WHERE status = 'dead' AND id < $1
+  AND ($2::uuid IS NULL OR tenant_id = $2)
+  AND ($3::uuid IS NULL OR payment_id = $3)
+  AND ($4::text IS NULL OR event = $4)
+  AND ($5::text IS NULL OR last_error = $5)
+  AND ($6::timestamptz IS NULL OR finished_at >= $6)
+  AND ($7::timestamptz IS NULL OR finished_at < $7)
+ORDER BY id DESC LIMIT $8
+"""
+_COUNT_DEAD_LETTERS_SQL: Final = """
+SELECT count(*) FROM webhook_deliveries
+WHERE status = 'dead'
+  AND ($1::uuid IS NULL OR tenant_id = $1)
+  AND ($2::uuid IS NULL OR payment_id = $2)
+  AND ($3::text IS NULL OR event = $3)
+  AND ($4::text IS NULL OR last_error = $4)
+  AND ($5::timestamptz IS NULL OR finished_at >= $5)
+  AND ($6::timestamptz IS NULL OR finished_at < $6)
+"""
+_ATTEMPTS_SQL: Final = """
+SELECT delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error
+FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt
+"""
+_BY_ID_LOCKED_SQL: Final = "SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
+# Without a tenant in hand: one look into the primary key for each tenant, rather than a scan of the table.
+_TENANT_OF_SQL: Final = """
+SELECT tenants.id FROM tenants
+WHERE EXISTS (SELECT FROM webhook_deliveries WHERE tenant_id = tenants.id AND webhook_deliveries.id = $1)
+"""
+# The attempts go on counting, so that each keeps its number in the log; the limit and the backoff start anew.
+_REPLAY_SQL: Final = """
+UPDATE webhook_deliveries AS delivery
+SET status = 'pending', url = target.url, receiver_host = target.receiver_host, next_attempt_at = now(),
+    finished_at = NULL, attempts_before_replay = delivery.attempts, max_attempts = delivery.attempts + $5
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS target (tenant_id, id, url, receiver_host)
+WHERE delivery.tenant_id = target.tenant_id AND delivery.id = target.id AND delivery.status = ANY ($6::text[])
+RETURNING delivery.*
+"""
+_QUEUE_SQL: Final = """
+SELECT pending, dead, coalesce(greatest(extract(epoch FROM now() - oldest_pending), 0), 0)::float8
+    AS oldest_pending_seconds
+FROM (
+    SELECT count(*) AS pending, min(created_at) AS oldest_pending FROM webhook_deliveries WHERE status = 'pending'
+) AS waiting,
+(SELECT count(*) AS dead FROM webhook_deliveries WHERE status = 'dead') AS given_up
+"""
+# Attempts and deliveries in one statement. `$1` bounds the ids, which hold the time of creation, so that the primary
+# key finds what may be old enough.
+_FORGET_DELIVERED_SQL: Final = """
+WITH old AS (
+    SELECT delivery.tenant_id, delivery.id
+    FROM tenants
+    CROSS JOIN LATERAL (
+        SELECT tenant_id, id FROM webhook_deliveries
+        WHERE tenant_id = tenants.id AND id < $1 AND status = 'delivered' AND finished_at < now() - $2::interval
+        ORDER BY id LIMIT $3
+        FOR UPDATE SKIP LOCKED
+    ) AS delivery
+    LIMIT $3
+),
+forgotten_attempts AS (
+    DELETE FROM delivery_attempts AS attempt USING old
+    WHERE attempt.tenant_id = old.tenant_id AND attempt.delivery_id = old.id
+),
+forgotten AS (
+    DELETE FROM webhook_deliveries AS delivery USING old
+    WHERE delivery.tenant_id = old.tenant_id AND delivery.id = old.id
+    RETURNING delivery.id
+)
+SELECT count(*) FROM forgotten
+"""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    attempt: int
+    url: str
+    started_at: datetime
+    duration_milliseconds: int | None
+    response_status: int | None
+    response_body: str | None
+    error: str | None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """`finished_at` is when it was delivered, or given up."""
+
+    tenant_id: UUID
+    id: UUID
+    payment_id: UUID
+    event_id: UUID
+    event: str
+    url: str
+    payload: str
+    status: str
+    attempts: int
+    max_attempts: int
+    next_attempt_at: datetime
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    attempt_log: list[Attempt] = []
+
+
+class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters; None is any. `failed_from` is inclusive, `failed_to` exclusive."""
+
+    tenant_id: UUID | None = None
+    payment_id: UUID | None = None
+    event: str | None = None
+    last_error: str | None = None
+    failed_from: datetime | None = None
+    failed_to: datetime | None = None
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery to replay, and where to."""
+
+    tenant_id: UUID
+    id: UUID
+    url: str
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """`oldest_pending_seconds` is the age of the event that waits longest; 0 if none does."""
+
+    pending: int
+    dead: int
+    oldest_pending_seconds: float
+
+
+async def of_payment(connection: Connection, tenant_id: UUID, payment_id: UUID) -> list[Delivery]:
+    """The deliveries of one payment with every attempt, oldest first."""
+    rows = await connection.fetch(_OF_PAYMENT_SQL, tenant_id, payment_id)
+    return await _with_attempts(connection, tenant_id, rows)
+
+
+async def page(
+    connection: Connection, tenant_id: UUID, *, before: UUID = LAST_ID, status: str | None, limit: int
+) -> list[Delivery]:
+    """A tenant's deliveries with every attempt, newest first."""
+    if status == "dead":
+        rows = await connection.fetch(_DEAD_PAGE_SQL, tenant_id, before, limit)
+    else:
+        rows = await connection.fetch(_PAGE_SQL, tenant_id, before, status, limit)
+    return await _with_attempts(connection, tenant_id, rows)
+
+
+async def dead_letters(
+    connection: Connection, wanted: DeadLetterFilter, *, before: UUID = LAST_ID, limit: int
+) -> list[Delivery]:
+    """Over all tenants, newest first, without their attempts."""
+    rows = await connection.fetch(_DEAD_LETTERS_SQL, before, *msgspec.structs.astuple(wanted), limit)
+    return [_delivery(row) for row in rows]
+
+
+async def count_dead_letters(connection: Connection, wanted: DeadLetterFilter) -> int:
+    count: int = await connection.fetchval(_COUNT_DEAD_LETTERS_SQL, *msgspec.structs.astuple(wanted))
+    return count
+
+
+async def by_id_locked(connection: Connection, tenant_id: UUID, id_: UUID) -> Delivery | None:
+    """With every attempt. Of two that would replay it the second waits here, and then sees what the first did."""
+    rows = await connection.fetch(_BY_ID_LOCKED_SQL, tenant_id, id_)
+    found = await _with_attempts(connection, tenant_id, rows)
+    return found[0] if found else None
+
+
+async def tenant_of(connection: Connection, id_: UUID) -> UUID | None:
+    tenant_id: UUID | None = await connection.fetchval(_TENANT_OF_SQL, id_)
+    return tenant_id
+
+
+async def replay(
+    connection: Connection, targets: list[Target], *, max_attempts: int, of_status: list[str]
+) -> list[Delivery]:
+    """Queue them anew, to be sent at once. Those in another status than `of_status` are left alone."""
+    rows = await connection.fetch(
+        _REPLAY_SQL,
+        [target.tenant_id for target in targets],
+        [target.id for target in targets],
+        [target.url for target in targets],
+        [receiver_host(target.url) for target in targets],
+        max_attempts,
+        of_status,
+    )
+    return [_delivery(row) for row in rows]
+
+
+async def queue_state(connection: Connection) -> QueueState:
+    """Over all tenants."""
+    row = await connection.fetchrow(_QUEUE_SQL)
+    assert row is not None
+    return QueueState(**dict(row))
+
+
+async def forget_delivered(connection: Connection, *, before: UUID, age: timedelta, limit: int) -> int:
+    """Delete up to `limit` deliveries that were delivered longer than `age` ago; how many. Dead ones stay."""
+    count: int = await connection.fetchval(_FORGET_DELIVERED_SQL, before, age, limit)
+    return count
+
+
+async def _with_attempts(connection: Connection, tenant_id: UUID, rows: list[asyncpg.Record]) -> list[Delivery]:
+    log: dict[UUID, list[Attempt]] = {row["id"]: [] for row in rows}
+    for row in await connection.fetch(_ATTEMPTS_SQL, tenant_id, list(log)):
+        columns = dict(row)
+        log[columns.pop("delivery_id")].append(Attempt(**columns))
+    return [_delivery(row, log[row["id"]]) for row in rows]
+
+
+def _delivery(row: asyncpg.Record, attempt_log: list[Attempt] | None = None) -> Delivery:
+    columns = {name: row[name] for name in Delivery.__struct_fields__ if name != "attempt_log"}
+    return Delivery(**columns, attempt_log=attempt_log or [])

@@ -1,0 +1,131 @@
+"""Rate limits: what counts, for whom, what the headers say, and that the count is exact."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+from mockpay.settings import Settings
+from mockpay.tenants.gate import site_of
+from mockpay.tenants.rate_limit import PostgresStorage
+from tests.integration.conftest import ADMIN_KEY, open_client
+from tests.support.gateway import bearer, register
+
+LIMITED = Settings(rate_limit_standard=10, rate_limit_high=20, rate_limit_window_seconds=900, admin_key=ADMIN_KEY)
+NAMES = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
+
+def limit_headers(response: httpx.Response) -> tuple[int, int, int]:
+    limit, remaining, reset = (int(response.headers[name]) for name in NAMES)
+    return limit, remaining, reset
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return LIMITED
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_every_request_counts_until_there_are_none_left(client: httpx.AsyncClient, superuser: Any) -> None:
+    create = {"Idempotency-Key": "k"}
+    requests = [
+        client.get("/api/auth/me"),
+        client.post("/api/payments", json={"amount": 5, "currency": "USD"}, headers=create),
+        client.post("/api/payments", json={"amount": 5, "currency": "USD"}, headers=create),  # a replay
+        client.post("/api/payments", json={}, headers=create),
+        client.get("/api/payments/x"),
+        client.get("/api/payments/01a208df-c0d9-756f-80ef-891a5ca24f1b"),
+        client.get("/api/nowhere"),
+        client.delete("/api/payments"),
+        client.get("/api/admin/users"),
+        client.post("/api/payments", content=b"x" * 300_000, headers=create),
+    ]
+    for used, request in enumerate(requests, 1):
+        limit, remaining, reset = limit_headers(await request)
+        assert (limit, remaining) == (10, 10 - used)
+        assert 880 < reset <= 900
+    refused = await client.post(
+        "/api/payments", json={"amount": 6, "currency": "USD"}, headers={"Idempotency-Key": "n"}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert set(refused.json()) == {"error", "code", "request_id"}
+    limit, remaining, reset = limit_headers(refused)
+    assert (limit, remaining) == (10, 0)
+    assert refused.headers["Retry-After"] == str(reset)
+    assert await superuser.fetchval("SELECT count(*) FROM payments") == 1
+    await superuser.execute("UPDATE rate_limits SET expires_at = now()")
+    assert limit_headers(await client.get("/api/auth/me"))[:2] == (10, 9)
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_what_is_not_the_api_does_not_count(client: httpx.AsyncClient) -> None:
+    for path in ("/health", "/ready", "/docs", "/openapi.json", "/metrics", "/nowhere"):
+        response = await client.get(path)
+        assert not set(response.headers) & {name.lower() for name in NAMES}, path
+    await client.options("/api/payments")
+    assert limit_headers(await client.get("/api/auth/me"))[1] == 9
+
+
+async def test_the_count_is_exact_over_processes(database_url: str) -> None:
+    async with open_client(database_url, LIMITED) as one, open_client(database_url, LIMITED) as other:
+        key = await register(one)
+        other.headers["Authorization"] = f"Bearer {key}"
+        answers = await asyncio.gather(*(client.get("/api/auth/me") for client in (one, other) for _ in range(30)))
+    assert Counter(answer.status_code for answer in answers) == {200: 10, 429: 50}
+    remaining = [limit_headers(answer)[1] for answer in answers if answer.status_code == 200]
+    assert sorted(remaining) == list(range(10))
+
+
+async def test_registration_is_limited_by_the_client_address(client: httpx.AsyncClient) -> None:
+    emails = [f"tenant-{number}@example.com" for number in range(11)]
+    statuses = [
+        (await client.post("/api/auth/register", json={"name": "T", "email": email})).status_code for email in emails
+    ]
+    assert statuses == [201] * 10 + [429]
+
+
+async def test_wrong_keys_count_for_the_address_and_never_for_a_tenant(client: httpx.AsyncClient, api_key: str) -> None:
+    for _ in range(9):  # registering was the first
+        assert (await client.get("/api/auth/me", headers=bearer("ab" * 32))).status_code == 401
+    assert (await client.get("/api/auth/me", headers=bearer("ab" * 32))).status_code == 429
+    assert (await client.get("/api/auth/me", headers=bearer(api_key))).status_code == 200
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_a_tier_is_effective_from_the_next_request(client: httpx.AsyncClient) -> None:
+    tenant_id = (await client.get("/api/auth/me")).json()["tenant_id"]
+    for tier, limit in (("high", 20), ("unlimited", 1_000_000_000), ("standard", 10)):
+        path = f"/api/admin/users/{tenant_id}"
+        changed = await client.patch(path, json={"rate_limit_tier": tier}, headers=bearer(ADMIN_KEY))
+        assert changed.json()["rate_limit_tier"] == tier
+        me = await client.get("/api/auth/me")
+        assert me.json()["rate_limit_tier"] == tier
+        assert limit_headers(me)[0] == limit
+
+
+async def test_the_admin_is_not_limited(client: httpx.AsyncClient) -> None:
+    for _ in range(12):
+        response = await client.get("/api/admin/users", headers=bearer(ADMIN_KEY))
+        assert response.status_code == 200
+        assert limit_headers(response)[:2] == (1_000_000_000, 1_000_000_000)
+
+
+@pytest.mark.parametrize(("address", "site"), [
+    ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+    ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"), ("unknown", "unknown"),
+])  # fmt: skip
+def test_what_a_stranger_is_counted_by(address: str, site: str) -> None:
+    assert site_of(address) == site
+
+
+async def test_the_storage_keeps_the_librarys_contract(superuser: Any) -> None:
+    storage = PostgresStorage(superuser)
+    assert (await storage.get("k"), await storage.check()) == (0, True)
+    assert [await storage.incr("k", 60), await storage.incr("k", 60, 5)] == [1, 6]
+    assert await PostgresStorage(superuser).get("k") == 6
+    await storage.clear("k")
+    assert await storage.get("k") == 0
+    await storage.incr("a", 60)
+    assert await storage.reset() == 1
