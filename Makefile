@@ -7,8 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-# PgBouncer's run is on the system's PostgreSQL as well, so without it only what depends most on the server is run.
-ON_SYSTEM_SERVER := $(addprefix tests/integration/test_,audit.py migrate.py sql.py)
+# Behind PgBouncer is run what depends on sessions, locks and transactions, not what is about HTTP and its answers. That
+# is on the system's PostgreSQL as well, so without PgBouncer only what depends most on the server is run.
+INTEGRATION := tests/integration/test_
+BEHIND_POOLER := $(addprefix $(INTEGRATION),admin.py audit.py delivery.py idempotency.py migrate.py operations.py \
+	outage.py races.py rate_limit.py replay.py sql.py tenants.py)
+ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py sql.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench format constraints clean
@@ -22,7 +26,7 @@ run: $(VENV)/.run ## start the gateway: database, API and webhook worker, on htt
 test: $(VENV)/.dev ## install what the tests need, and run them all
 	@$(BIN)/python tests/system_packages.py
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest -n 2 --quiet --server=pgbouncer tests/integration
+	$(BIN)/python -m pytest -n 2 --quiet --server=pgbouncer $(BEHIND_POOLER)
 	$(BIN)/python -m pytest -n 2 --quiet --server=system $(ON_SYSTEM_SERVER)
 
 check: $(VENV)/.dev ## format, lint, types, structure

@@ -27,6 +27,7 @@ from mockpay.types import SystemClock
 from mockpay.web import reference
 from mockpay.web.error_handler import handle_error
 from mockpay.web.openapi import OwnTypes
+from mockpay.web.options import name_every_method
 from mockpay.web.request_log import RequestLog
 from mockpay.webhooks.address import AddressGuard
 from mockpay.webhooks.worker import Worker
@@ -77,6 +78,7 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
             "tenant": Provide(tenants.current_tenant, sync_to_thread=False),
         },
         guards=[refuse],
+        before_send=[name_every_method],
         exception_handlers={Exception: handle_error},
         lifespan=[lifespan],
         request_max_body_size=BODY_BYTES_MAX,
@@ -149,6 +151,7 @@ def _openapi() -> OpenAPIConfig:
         title="MockPay",
         version=__version__,
         description="A payment gateway simulator: real states, real webhooks, faults on demand, no money.",
+        operation_id_creator=lambda handler, _method, _path: handler.handler_name,
         openapi_router=reference.NoPages("/docs", route_handlers=[]),
         components=Components(
             security_schemes={

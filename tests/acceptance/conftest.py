@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.background import Background
 from tests.support.processes import Gateway, kill_database, running
 from tests.support.servers import scratch_folder
 
@@ -49,3 +50,16 @@ def start(folder: Path, data_dir: Path, used_data_dir: Path) -> Iterator[Start]:
             return gateway
 
         yield start_one
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., Background]]:
+    opened: list[Background] = []
+
+    def open_one(port: int = 0) -> Background:
+        opened.append(Background(port))
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.close()

@@ -6,63 +6,19 @@ import hmac
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from standardwebhooks.webhooks import Webhook
 
 from mockpay.webhooks.signing import standard_webhooks_secret
 from tests.acceptance.conftest import Start
-from tests.support.fakes import Received, Receiver, open_receiver
+from tests.support.background import Background
 from tests.support.processes import Program, run, running, wait_until
 from tests.support.servers import Server, free_port
 
 FAST = {"MOCKPAY_WEBHOOK_TIMEOUT_SECONDS": "1", "MOCKPAY_WEBHOOK_BACKOFF_SECONDS": "0.2"}
-
-
-class Background:
-    """A receiver on a thread and loop of its own: these tests block."""
-
-    def __init__(self, port: int) -> None:
-        self.receiver = Receiver()
-        self._loop = asyncio.new_event_loop()
-        self._done = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(port),))
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    async def _run(self, port: int) -> None:
-        async with open_receiver(port) as self.receiver:
-            self._ready.set()
-            await self._done.wait()
-
-    def call(self, act: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(act)
-
-    def wait_for(self, count: int) -> list[Received]:
-        wait_until(lambda: len(self.receiver.received) >= count, 30)
-        return self.receiver.received
-
-    def close(self) -> None:
-        self.call(self._done.set)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture
-def listen() -> Iterator[Callable[..., Background]]:
-    opened: list[Background] = []
-
-    def open_one(port: int = 0) -> Background:
-        opened.append(Background(port))
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        each.close()
 
 
 def test_a_signed_webhook_arrives_once(start: Start, listen: Callable[..., Background]) -> None:

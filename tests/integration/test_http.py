@@ -74,7 +74,7 @@ async def test_register_and_me(client: httpx.AsyncClient, superuser: Any) -> Non
     assert len(bytes.fromhex(tenant["api_key"])) == len(bytes.fromhex(tenant["webhook_secret"])) == 32
     me = (await client.get("/api/auth/me", headers={"Authorization": f"Bearer {tenant['api_key']}"})).json()
     shared = ("tenant_id", "name", "email", "api_key", "webhook_secret", "created_at")
-    assert me == {name: tenant[name] for name in shared} | {"rate_limit_tier": "standard"}
+    assert me == {name: tenant[name] for name in shared} | {"rate_limit_tier": "unlimited", "webhook_url": None}
     stored = str(await superuser.fetch("SELECT * FROM tenants"))
     assert tenant["api_key"] not in stored
 

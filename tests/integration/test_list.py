@@ -1,5 +1,7 @@
 """The list: newest first, walked by cursor, filtered."""
 
+import itertools
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -65,6 +67,43 @@ async def test_payments_created_during_a_walk_do_not_disturb_it(client: httpx.As
     rest = await walk(client, limit=10, cursor=first["next_cursor"])
     assert len({payment["id"] for payment in first["data"] + rest}) == 30
     assert len(rest) == 20
+
+
+async def test_a_walk_over_100_000_sees_each_old_payment_once(client: httpx.AsyncClient, superuser: Any) -> None:
+    """While new ones are created between the pages, and ones "from the past" by a process whose clock is behind."""
+    await superuser.execute(
+        """
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                              updated_at)
+        SELECT tenants.id, gen_random_uuid(), 1, 'USD', 'pending', 'old ' || number, at, at
+        FROM tenants, generate_series(1, 100000) AS number,
+             LATERAL (SELECT timestamptz '2026-01-01 00:00Z' + number / 10 * interval '1 second' AS at) AS time
+        """
+    )
+    await superuser.execute("ANALYZE payments")
+    old = {row["id"] for row in await superuser.fetch("SELECT id::text FROM payments")}
+    seen: Counter[str] = Counter()
+    query: dict[str, Any] = {"limit": 100}
+    for number in itertools.count():
+        page = (await client.get("/api/payments", params=query)).json()
+        seen.update(payment["id"] for payment in page["data"])
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+        if number % 100 == 0:
+            headers = {"Idempotency-Key": f"new {number}"}
+            await client.post("/api/payments", json={"amount": 5, "currency": "USD"}, headers=headers)
+            await superuser.execute(
+                """
+                INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                                      updated_at)
+                SELECT tenant_id, gen_random_uuid(), 1, 'USD', 'pending', 'late ' || $1, created_at, created_at
+                FROM payments WHERE idempotency_key LIKE 'old %' ORDER BY random() LIMIT 1
+                """,
+                str(number),
+            )
+    assert set(seen.values()) == {1}
+    assert old <= set(seen)
 
 
 @pytest.mark.usefixtures("thirty")

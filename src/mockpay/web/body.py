@@ -4,9 +4,9 @@ msgspec stops at the first fault, so the fields are converted one by one.
 """
 
 from collections.abc import Iterator
-from decimal import InvalidOperation
+from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -77,7 +77,17 @@ def convert(value: object, target: Any) -> Any:
     """Convert one decoded JSON value. Raises ValueError (msgspec's ValidationError is one)."""
     if _holds_nul(value):
         raise ValueError("must not hold NUL characters")
-    return msgspec.convert(value, target, dec_hook=_decode_hook)
+    try:
+        return msgspec.convert(value, target, dec_hook=_decode_hook)
+    except msgspec.ValidationError:
+        if not _is_whole(value):
+            raise
+        return msgspec.convert(int(value), target, dec_hook=_decode_hook)
+
+
+def _is_whole(value: object) -> TypeGuard[Decimal]:
+    """To JSON 60.0 is as much an integer as 60."""
+    return isinstance(value, Decimal) and -20 < value.adjusted() < 20 and value == value.to_integral_value()  # noqa: PLR2004
 
 
 def _decode_hook(target: type, value: object) -> Any:

@@ -33,6 +33,20 @@ _REPLAYED: Final[Json] = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
+_OF_A_PAYMENT: Final = (
+    "get_payment", "change_payment", "simulate_payment", "refund_payment", "audit_payment", "payment_deliveries",
+)  # fmt: skip
+_OF_A_RULE: Final = ("change_rule", "delete_rule")
+# What can be asked next: operation and status, where its answer holds the id, the parameter, and what takes it.
+_LINKS: Final = (
+    ("create_payment", "201", "/id", "payment_id", _OF_A_PAYMENT),
+    ("list_payments", "200", "/data/0/id", "payment_id", _OF_A_PAYMENT),
+    ("list_deliveries", "200", "/data/0/id", "delivery_id", ("replay_delivery",)),
+    ("list_dead_letters", "200", "/failed_jobs/0/job_id", "job_id", ("replay_dead_letter",)),
+    ("list_users", "200", "/users/0/id", "user_id", ("change_user",)),
+    ("list_rules", "200", "/rules/0/id", "rule_id", _OF_A_RULE),
+    ("create_rule", "201", "/id", "rule_id", _OF_A_RULE),
+)
 
 
 def complete(document: Json) -> Json:
@@ -52,7 +66,10 @@ def complete(document: Json) -> Json:
 
 
 def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
-    takes_key = any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", []))
+    keys = [parameter for parameter in operation.get("parameters", []) if parameter["name"] == "Idempotency-Key"]
+    for key in keys:
+        # The framework must not require it: its own refusal would not be idempotency_key_missing.
+        key["required"] = operation["operationId"] == "create_payment"
     for status, response in operation["responses"].items():
         headers = dict(_REQUEST_ID)
         if path.startswith("/api/"):
@@ -61,9 +78,15 @@ def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
             headers |= _RETRY
         if status == "401":
             headers |= _BEARER
-        if takes_key and status.startswith("2"):
+        if keys and status.startswith("2"):
             headers |= _REPLAYED
         response["headers"] = headers
+    for name, status, place, parameter, targets in _LINKS:
+        if operation["operationId"] == name:
+            operation["responses"][status]["links"] = {
+                target: {"operationId": target, "parameters": {parameter: f"$response.body#{place}"}}
+                for target in targets
+            }
     if "requestBody" in operation:
         _complete_body(operation["requestBody"], schemas)
 

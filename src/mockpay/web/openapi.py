@@ -17,6 +17,9 @@ from mockpay.errors import ApiError, Fault, InternalError, InvalidRequest, Unsup
 from mockpay.types import CURRENCY_EXPONENTS, MAX_MAJOR_UNITS, Amount, Currency
 from mockpay.web.body import decode_body
 
+# More than nothing, at most ten million, no more decimals than any currency has.
+DECIMAL_PATTERN = r"^(?=.*[1-9])0{0,9}([0-9]{1,7}(\.[0-9]{1,4}0{0,9})?|10000000(\.0{1,9})?)$"
+
 
 class ErrorBody(msgspec.Struct, frozen=True):
     """The shape of every error."""
@@ -83,7 +86,7 @@ class OwnTypes(OpenAPISchemaPlugin):
             description="Major units, exact, with no more decimals than the currency has.",
             one_of=[
                 Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0, maximum=MAX_MAJOR_UNITS),
-                Schema(type=OpenAPIType.STRING, pattern=r"^[0-9]{1,40}(\.[0-9]{1,40})?$"),
+                Schema(type=OpenAPIType.STRING, pattern=DECIMAL_PATTERN),
             ],
         ),
         Decimal: Schema(

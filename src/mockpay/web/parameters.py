@@ -29,7 +29,7 @@ LimitParameter = Annotated[
     str | None,
     query("How many at most; 10 if left out.", type=OpenAPIType.INTEGER, minimum=1, maximum=LIMIT_MAX),
 ]
-CursorParameter = Annotated[str | None, query("The next_cursor of the page before.")]
+CursorParameter = Annotated[str | None, query("The next_cursor of the page before.", pattern="^[A-Za-z0-9_-]{43}$")]
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)

@@ -1,0 +1,101 @@
+"""What schemathesis is told of MockPay: who it is, and the few rules that a JSON Schema can't state."""
+
+import os
+import re
+from datetime import UTC, datetime
+from decimal import ROUND_DOWN, Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import schemathesis
+from hypothesis import strategies as st
+
+from mockpay.cursor import Cursor
+from mockpay.types import CURRENCY_EXPONENTS, MAX_MAJOR_UNITS, parse_uuid
+from mockpay.web.openapi import DECIMAL_PATTERN
+
+OUTCOMES = os.environ.get("FUZZ_OUTCOMES")
+"""A file for a line of each request: method, path, status."""
+key = os.environ.get("FUZZ_KEY", "")
+"""Of a tenant, or the administrator's. A tenant's key is rotated on the way; the new one is used from then on."""
+
+
+@schemathesis.auth(refresh_interval=None)
+class Bearer:
+    def get(self, case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str:
+        return key
+
+    def set(self, case: schemathesis.Case[Any], data: str, context: schemathesis.AuthContext) -> None:
+        case.headers["Authorization"] = f"Bearer {data}"
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], arguments: dict[str, Any]) -> None:
+    if isinstance(case.body, dict):
+        case.body = fitting(case.body)
+        if case.method == "PATCH" and isinstance(case.body.get("window_secs"), (int, float)):
+            del case.body["window_secs"]  # whether it has one depends on the rule
+    if case.query and re.fullmatch("[A-Za-z0-9_-]{43}", str(case.query.get("cursor"))):
+        cursor = Cursor(datetime(2026, 1, 31, tzinfo=UTC), UUID(int=1)).encode(LISTS[case.path])
+        case.query = {**case.query, "cursor": cursor}
+
+
+@schemathesis.hook
+def after_call(
+    context: schemathesis.HookContext, case: schemathesis.Case[Any], response: schemathesis.Response
+) -> None:
+    global key  # noqa: PLW0603 - hooks have no other place to keep it
+    if case.path == "/api/auth/rotate-key" and response.status_code == 200:
+        key = response.json()["api_key"]
+    if OUTCOMES:
+        with Path(OUTCOMES).open("a") as file:
+            file.write(f"{case.method} {case.path} {response.status_code}\n")
+
+
+def fitting(body: dict[str, Any]) -> dict[str, Any]:
+    """With amounts of as many decimals as their currency has, rules whose fields agree, and no tenant made up."""
+    changes: dict[str, Any] = {}
+    for name in ("amount", "refund_amount", "threshold"):
+        value = body.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MAX_MAJOR_UNITS:
+            changes[name] = float(_rounded(Decimal(value), body.get("currency")))
+        elif isinstance(value, str) and re.match(DECIMAL_PATTERN, value):
+            changes[name] = f"{_rounded(Decimal(value), body.get('currency')):f}"
+    if "rule_type" in body and is_uuid(body.get("tenant_id")):
+        changes["tenant_id"] = None
+    if body.get("rule_type") == "velocity" and body.get("window_secs") is None:
+        changes["window_secs"] = 60
+    if body.get("rule_type") == "amount_limit" and isinstance(body.get("window_secs"), (int, float)):
+        changes["window_secs"] = None
+    if "refund_amount" in changes:
+        changes["refund_amount"] = 1  # no payment is smaller
+    return body | changes
+
+
+def is_uuid(value: Any) -> bool:
+    try:
+        return bool(parse_uuid(value))
+    except (ValueError, TypeError):
+        return False
+
+
+LISTS = {
+    "/api/payments": "payments",
+    "/api/webhooks/deliveries": "deliveries",
+    "/api/admin/dlq": "dead_letters",
+    "/api/admin/users": "users",
+    "/api/admin/fraud-rules": "fraud_rules",
+}
+
+
+def _rounded(value: Decimal, currency: Any) -> Decimal:
+    step = Decimal(1).scaleb(-CURRENCY_EXPONENTS.get(currency, 0) if isinstance(currency, str) else 0)
+    return max(value.quantize(step, ROUND_DOWN), Decimal(1))
+
+
+# Formats are loose where we are strict: an address must have a domain that could exist, a URL must be http.
+schemathesis.openapi.format("email", st.from_regex(r"[a-z]{1,20}@[a-z]{1,20}\.(com|org|net)", fullmatch=True))
+schemathesis.openapi.format(
+    "uri", st.from_regex(r"https?://[a-z]{1,20}\.example(:[1-9][0-9]{0,3})?/[a-z]{0,9}", fullmatch=True)
+)
