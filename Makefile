@@ -49,7 +49,7 @@ constraints: ## resolve the newest versions that pyproject.toml allows; needs uv
 		--no-header --no-emit-index-url --no-emit-find-links --constraint constraints/run.txt --output-file constraints/dev.txt
 
 clean: ## remove the virtual environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import socket
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -257,10 +258,21 @@ def _run_servers(
     if settings.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:
-        supervisor = Multiprocess(config, sockets=[listener])
-        supervisor.run()
+        with _shared_counters():
+            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise StartupError("A server process could not start; what it logged above says why.")
+
+
+@contextmanager
+def _shared_counters() -> Iterator[None]:
+    """A folder in which the processes that are started now count together, so that each can answer for all."""
+    from mockpay.telemetry import MULTIPROCESS_FOLDER
+
+    with tempfile.TemporaryDirectory(prefix="mockpay-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[MULTIPROCESS_FOLDER] = folder
+        yield
 
 
 def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":

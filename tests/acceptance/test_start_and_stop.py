@@ -168,9 +168,16 @@ def test_an_embedded_server_that_dies_is_started_again(start: Start, data_dir: P
 
 
 def test_several_server_processes(start: Start, data_dir: Path) -> None:
+    """Whichever of them answers a scrape answers for both."""
     gateway = start(MOCKPAY_WORKERS="2")
     gateway.register()
     gateway.pay(None)
+    for seen in range(20):
+        with httpx.Client(base_url=gateway.client.base_url, trust_env=False) as client:  # a new connection each
+            text = client.get("/metrics").text
+        name = "mockpay_http_request_duration_seconds_count"
+        assert f'{name}{{method="POST",route="/api/payments",status="201"}} 1.0' in text
+        assert seen == 0 or f'{name}{{method="GET",route="/metrics",status="200"}} {seen}.0' in text
     assert gateway.stop() == 0
     assert database_processes(data_dir) == []
 

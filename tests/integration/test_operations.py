@@ -145,7 +145,9 @@ async def test_the_document_is_whole(shared_client: httpx.AsyncClient) -> None:
                 assert ("RateLimit-Limit" in response["headers"]) is path.startswith("/api/")
                 if int(status) >= 400:
                     examples = response["content"]["application/json"]["examples"]
-                    assert all(example["value"]["code"] == code for code, example in examples.items())
+                    shared = document["components"]["examples"]
+                    assert examples == {code: {"$ref": f"#/components/examples/{code}"} for code in examples}
+                    assert all(shared[code]["value"]["code"] == code for code in examples)
             if path.startswith("/api/"):
                 assert {"429", "500", "503"} <= set(operation["responses"])
     [key] = document["paths"]["/api/payments"]["post"]["parameters"]

@@ -139,6 +139,7 @@ max_client_conn = 1000
 default_pool_size = 20
 server_idle_timeout = 5
 server_login_retry = 0.1
+query_wait_timeout = 3
 """
     )
     with _process(user, folder, [_program("pgbouncer"), config], pooler_port, stop_with=signal.SIGTERM):

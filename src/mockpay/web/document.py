@@ -5,6 +5,7 @@ A field's name means the same wherever it occurs, so formats and examples are to
 
 import copy
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from mockpay.web.examples import BY_FIELD, BY_SCHEMA
@@ -17,21 +18,17 @@ _SECRET_NAME: Final = re.compile(r"api_key|webhook_secret|entry_hash|prev_hash")
 
 _TEXT: Final[Json] = {"type": "string"}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
-_REQUEST_ID: Final[Json] = {
-    "X-Request-Id": {"description": "The request's id; also on the log lines.", "schema": _TEXT}
-}
-_LIMIT: Final[Json] = {
+_HEADERS: Final[Json] = {
+    "X-Request-Id": {"description": "The request's id; also on the log lines.", "schema": _TEXT},
     "RateLimit-Limit": {"description": "Requests in a window of time.", "schema": _COUNT},
     "RateLimit-Remaining": {"description": "Those that are left in it.", "schema": _COUNT},
     "RateLimit-Reset": {"description": "Seconds until the next window.", "schema": _COUNT},
-}
-_RETRY: Final[Json] = {"Retry-After": {"description": "Seconds to wait.", "schema": _COUNT}}
-_BEARER: Final[Json] = {"WWW-Authenticate": {"description": "Bearer", "schema": _TEXT}}
-_REPLAYED: Final[Json] = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": _COUNT},
+    "WWW-Authenticate": {"description": "Bearer", "schema": _TEXT},
     "Idempotent-Replayed": {
         "description": "true, if this is the stored answer of an earlier request with the same key.",
         "schema": {"type": "string", "enum": ["true"]},
-    }
+    },
 }
 _OF_A_PAYMENT: Final = (
     "get_payment", "change_payment", "simulate_payment", "refund_payment", "audit_payment", "payment_deliveries",
@@ -52,10 +49,12 @@ _LINKS: Final = (
 def complete(document: Json) -> Json:
     """A new document; `document` is left as it is."""
     whole = copy.deepcopy(document)
-    schemas: Json = whole["components"]["schemas"]
+    components: Json = whole["components"]
+    components |= {"headers": copy.deepcopy(_HEADERS), "examples": {}}
+    schemas: Json = components["schemas"]
     for path, item in whole["paths"].items():
         for operation in item.values():
-            _complete_operation(path, operation, schemas)
+            _complete_operation(path, operation, components)
     for schema in schemas.values():
         for name, described in schema.get("properties", {}).items():
             _add_format(name, described)
@@ -65,22 +64,16 @@ def complete(document: Json) -> Json:
     return whole
 
 
-def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
+def _complete_operation(path: str, operation: Json, components: Json) -> None:
     keys = [parameter for parameter in operation.get("parameters", []) if parameter["name"] == "Idempotency-Key"]
     for key in keys:
         # The framework must not require it: its own refusal would not be idempotency_key_missing.
         key["required"] = operation["operationId"] == "create_payment"
     for status, response in operation["responses"].items():
-        headers = dict(_REQUEST_ID)
-        if path.startswith("/api/"):
-            headers |= _LIMIT
-        if status in ("429", "503"):
-            headers |= _RETRY
-        if status == "401":
-            headers |= _BEARER
-        if keys and status.startswith("2"):
-            headers |= _REPLAYED
-        response["headers"] = headers
+        names = _header_names(path, status, may_be_replayed=bool(keys))
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        for content in response.get("content", {}).values():
+            _share_examples(content, components["examples"])
     for name, status, place, parameter, targets in _LINKS:
         if operation["operationId"] == name:
             operation["responses"][status]["links"] = {
@@ -88,7 +81,26 @@ def _complete_operation(path: str, operation: Json, schemas: Json) -> None:
                 for target in targets
             }
     if "requestBody" in operation:
-        _complete_body(operation["requestBody"], schemas)
+        _complete_body(operation["requestBody"], components["schemas"])
+
+
+def _share_examples(content: Json, shared: Json) -> None:
+    """The same few errors are answers of every route: once is enough."""
+    if "examples" in content:
+        shared |= content["examples"]
+        content["examples"] = {name: {"$ref": f"#/components/examples/{name}"} for name in content["examples"]}
+
+
+def _header_names(path: str, status: str, *, may_be_replayed: bool) -> Iterator[str]:
+    yield "X-Request-Id"
+    if path.startswith("/api/"):
+        yield from ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+    if status in ("429", "503"):
+        yield "Retry-After"
+    if status == "401":
+        yield "WWW-Authenticate"
+    if may_be_replayed and status.startswith("2"):
+        yield "Idempotent-Replayed"
 
 
 def _complete_body(body: Json, schemas: Json) -> None:

@@ -51,7 +51,10 @@ class NoPages(Router):
 
 @get("/openapi.json", tags=["operations"], summary="This document", sync_to_thread=False)
 def openapi_document(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-    return json_response(encode(complete(request.app.openapi_schema.to_schema())), 200)
+    state = request.app.state
+    if "openapi_json" not in state:  # the same for as long as the process lives, and slow to make
+        state.openapi_json = encode(complete(request.app.openapi_schema.to_schema()))
+    return json_response(state.openapi_json, 200)
 
 
 @get("/docs", tags=["operations"], summary="This document, to read and to try", media_type=MediaType.HTML)
@@ -59,7 +62,7 @@ async def docs_page() -> str:
     return _PAGE
 
 
-@get("/docs/{name:str}", include_in_schema=False, sync_to_thread=False)
+@get("/docs/{name:str}", include_in_schema=False, sync_to_thread=True)
 def docs_asset(name: FromPath[str]) -> Response[bytes]:
     if name not in ASSETS:
         raise RouteNotFound
