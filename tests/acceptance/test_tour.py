@@ -43,6 +43,7 @@ def test_the_tour(folder: Path, data_dir: Path) -> None:
         "signature of another",
         "payment.failed  attempt 3",
         '"status": "dead"',
+        "payment.failed  attempt 4\n  X-MockPay-Signature  VALID\n  webhook-signature    VALID",
     ):
         assert expected in output, f"{expected}\n{output}"
     assert "INVALID" not in output
