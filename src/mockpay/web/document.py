@@ -30,6 +30,7 @@ _HEADERS: Final[Json] = {
         "schema": {"type": "string", "enum": ["true"]},
     },
 }
+_DESCRIPTIONS: Final = {"200": "Done.", "201": "Created.", "202": "Queued.", "204": "Done; there is no body."}
 _OF_A_PAYMENT: Final = (
     "get_payment", "change_payment", "simulate_payment", "refund_payment", "audit_payment", "payment_deliveries",
 )  # fmt: skip
@@ -70,6 +71,7 @@ def _complete_operation(path: str, operation: Json, components: Json) -> None:
         # The framework must not require it: its own refusal would not be idempotency_key_missing.
         key["required"] = operation["operationId"] == "create_payment"
     for status, response in operation["responses"].items():
+        response["description"] = _DESCRIPTIONS.get(status, response["description"])
         names = _header_names(path, status, may_be_replayed=bool(keys))
         response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
         for content in response.get("content", {}).values():
