@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from mockpay.audit.verify import Report
+    from mockpay.context import Context
     from mockpay.postgres.pool import Connection
 
 GRACEFUL_SHUTDOWN_SECONDS: Final = 10
@@ -70,8 +71,22 @@ async def serve_worker(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
+        _serve_worker_metrics(settings, context)
         print("MockPay's delivery worker runs; Ctrl-C stops it.", flush=True)
         await work(context, worker)
+
+
+def _serve_worker_metrics(settings: Settings, context: "Context") -> None:
+    port = settings.worker_metrics_port
+    if port == 0:
+        return
+    try:
+        context.telemetry.serve(settings.host, port)
+    except OSError as error:
+        raise StartupError(
+            f"Can't serve the worker's metrics on port {port} of {settings.host}: {error.strerror}; "
+            "choose another with MOCKPAY_WORKER_METRICS_PORT."
+        ) from error
 
 
 async def migrate(url: str) -> list[str]:

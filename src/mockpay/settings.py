@@ -98,6 +98,9 @@ class Settings:
     webhook_secret_grace_seconds: Annotated[int, Parameter(validator=_between(0, 31_536_000))] = 86_400
     """How long a rotated webhook secret goes on signing beside the new one."""
 
+    worker_metrics_port: Annotated[int, Parameter(validator=_between(0, 65535))] = 0
+    """Where `mockpay worker` alone serves its figures for Prometheus, on the host of the settings. 0: nowhere."""
+
     webhook_retention_days: Annotated[int, Parameter(validator=_between(0, 36_500))] = 30
     """How long delivered webhooks are kept, with their attempts. 0 keeps them for ever; dead ones are always kept."""
 

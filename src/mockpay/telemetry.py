@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -56,6 +56,10 @@ class Telemetry:
 
     def attempt(self, delivery_status: str) -> None:
         self._attempts.labels("retry" if delivery_status == "pending" else delivery_status).inc()
+
+    def serve(self, host: str, port: int) -> None:
+        """On a thread, for a process that has no other server. Raises OSError if the port can't be had."""
+        start_http_server(port, host, self._registry)
 
     def text(self, gauges: Iterable[Gauge]) -> bytes:
         """What was counted, and `gauges` beside it."""
