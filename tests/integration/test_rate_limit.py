@@ -68,6 +68,14 @@ async def test_what_is_not_the_api_does_not_count(client: httpx.AsyncClient) -> 
     assert limit_headers(await client.get("/api/auth/me"))[1] == 9
 
 
+@pytest.mark.usefixtures("api_key")
+async def test_no_spelling_of_a_path_goes_round_the_gate(client: httpx.AsyncClient) -> None:
+    spellings = ["/api/auth/me", "//api/auth/me", "///api//auth/me/", "/api/auth/me/", "/%61pi/auth/me"]
+    for used, path in enumerate(spellings, 1):
+        response = await client.get(f"http://mockpay.test{path}")
+        assert (response.status_code, limit_headers(response)[1]) == (200, 10 - used), path
+
+
 async def test_the_count_is_exact_over_processes(database_url: str) -> None:
     async with open_client(database_url, LIMITED) as one, open_client(database_url, LIMITED) as other:
         key = await register(one)

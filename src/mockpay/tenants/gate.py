@@ -14,6 +14,7 @@ from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
 from mockpay.errors import Forbidden, RateLimited, Unauthorized
@@ -47,7 +48,8 @@ class Gate:
         # A browser's preflight asks for permission to ask; only the request itself counts.
         if (
             scope["type"] != ScopeType.HTTP
-            or not scope["path"].startswith(API_PREFIX)
+            # As the router will read it: "//api/payments" is a payment's route too.
+            or not normalize_path(scope["path"]).startswith(API_PREFIX)
             or scope["method"] == HttpMethod.OPTIONS
         ):
             await self._app(scope, receive, send)
