@@ -2,15 +2,21 @@
 
 import ast
 import re
+import runpy
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from mockpay.app import create_litestar
 from mockpay.errors import ApiError
 from mockpay.payments.events import NAMES
 from mockpay.settings import Settings, environment_name
 from mockpay.webhooks import delivery
+from mockpay.webhooks.signing import sign_standard, sign_with_all
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
@@ -47,7 +53,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         [row] = [line for line in documentation.splitlines() if line.startswith(f"| `{environment_name(field.name)}`")]
         assert f"`--{field.name.replace('_', '-')}`" in row
         if isinstance(field.default, int | float | str):
-            assert f"`{field.default}`" in row
+            assert (f"`{field.default}`" if field.default != "" else "| none |") in row
     named = set(re.findall(r"MOCKPAY_[A-Z_]+", documentation))
     assert named == {environment_name(field.name) for field in fields(Settings)}
 
@@ -57,6 +63,49 @@ def test_every_event_and_error_kind_is_documented() -> None:
     kinds = [name for _, name in delivery._ERROR_KINDS] + ["connection_failed", "worker_lost"]
     for name in [*NAMES.values(), *kinds]:
         assert f"`{name}`" in documentation, name
+
+
+def test_every_route_is_documented_and_no_other() -> None:
+    document = create_litestar(Settings(), "postgresql://nowhere/", with_worker=False).openapi_schema.to_schema()
+    routes = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
+    named = re.findall(
+        r"^\| `((?:GET|POST|PATCH|DELETE) /\S*)` \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    assert sorted(named) == sorted(routes)
+
+
+def test_every_metric_is_documented() -> None:
+    documentation = (ROOT / "docs" / "operations.md").read_text()
+    for path in ("operations.py", "telemetry.py"):
+        for name in re.findall(r'"(mockpay_\w+)"', (ROOT / "src" / "mockpay" / path).read_text()):
+            assert re.search(rf"`{name}(_total)?`", documentation), name
+
+
+def python_of_the_docs() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "webhooks.md").read_text(), re.DOTALL)
+
+
+def test_the_docs_verify_webhooks_by_hand_and_by_package() -> None:
+    """Of the current secret, of one that is rotated out, and of nobody else."""
+    by_hand, by_package = (runpy.run_path(path)["is_from_mockpay"] for path in written(python_of_the_docs()))
+    old, new, wrong = "ab" * 32, "cd" * 32, "ef" * 32
+    body, now = b'{"a":1}', int(time.time())
+    for secrets, accepted in (([new], {new}), ([new, old], {new, old})):
+        headers = {
+            "webhook-id": "id", "webhook-timestamp": str(now),
+            "webhook-signature": sign_standard(body, "id", now, secrets),
+        }  # fmt: skip
+        for secret in (old, new, wrong):
+            assert by_hand(body, sign_with_all(body, secrets), secret) is (secret in accepted)
+            assert by_package(body, headers, secret) is (secret in accepted)
+
+
+def written(sources: list[str]) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        for number, source in enumerate(sources):
+            path = Path(folder) / f"{number}.py"
+            path.write_text(source)
+            yield str(path)
 
 
 def test_every_decision_is_one_page_in_the_agreed_form() -> None:
