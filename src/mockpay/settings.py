@@ -18,6 +18,7 @@ from mockpay.errors import StartupError
 
 ENVIRONMENT_PREFIX: Final = "MOCKPAY_"
 ADMIN_KEY_LENGTH_MIN: Final = 16
+_ADMIN_KEY: Final = re.compile(rf"[!-~]{{{ADMIN_KEY_LENGTH_MIN},}}")
 _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 
 RateLimitTier = Literal["standard", "high", "unlimited"]
@@ -142,8 +143,11 @@ def _check_secrets(settings: Settings) -> None:
     url = settings.database_url
     if url is not None and not url.startswith(("postgres://", "postgresql://")):
         raise StartupError("MOCKPAY_DATABASE_URL must be a URL like postgresql://user:password@host:5432/database.")
-    if settings.admin_key is not None and len(settings.admin_key) < ADMIN_KEY_LENGTH_MIN:
-        raise StartupError(f"MOCKPAY_ADMIN_KEY must be at least {ADMIN_KEY_LENGTH_MIN} characters long.")
+    if settings.admin_key is not None and not _ADMIN_KEY.fullmatch(settings.admin_key):
+        raise StartupError(
+            f"MOCKPAY_ADMIN_KEY must be at least {ADMIN_KEY_LENGTH_MIN} characters long, "
+            "of those that a header can carry: printable ASCII without spaces."
+        )
 
 
 def environment_name(field: str) -> str:

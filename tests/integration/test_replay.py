@@ -175,6 +175,15 @@ async def test_filters_of_the_dead_letter_queue(gateway: Gateway, http: httpx.As
     assert (await http.get(DLQ)).json()["failed_jobs"][0]["tenant_id"] == str(mine.tenant_id)
 
 
+async def test_racing_bulk_replays_queue_each_once(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    for number in range(5):
+        await dead(gateway, f"k{number}")
+    answers = await asyncio.gather(*(http.post(f"{DLQ}/replay", headers=ADMIN) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert sum(answer.json()["replayed"] for answer in answers) == 5
+    assert sum(answer.json()["skipped"] for answer in answers) == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"{}"])
 async def test_a_bulk_replay_without_a_filter_is_of_all(
     gateway: Gateway, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, content: bytes

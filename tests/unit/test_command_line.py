@@ -34,8 +34,11 @@ def test_production_with_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "name"), [
     ({"database_url": "mysql://u:hunter2@h/d"}, "MOCKPAY_DATABASE_URL"), ({"admin_key": "hunter2"}, "MOCKPAY_ADMIN_KEY"),
+    ({"admin_key": "hunter2 hunter2 hunter2"}, "MOCKPAY_ADMIN_KEY"), ({"admin_key": "ü" * 20}, "MOCKPAY_ADMIN_KEY"),
+    ({"cors_origins": "*, shop.example"}, "MOCKPAY_CORS_ORIGINS"), ({"cors_origins": "https://h/p"}, "MOCKPAY_CORS_ORIGINS"),
+    ({"trusted_proxies": "10.0.0.1, proxy.example"}, "MOCKPAY_TRUSTED_PROXIES"),
 ])  # fmt: skip
-def test_a_wrong_secret_is_named_and_not_quoted(changes: dict[str, Any], name: str) -> None:
+def test_a_wrong_setting_is_named_and_no_secret_quoted(changes: dict[str, Any], name: str) -> None:
     with pytest.raises(StartupError, match=name) as raised:
         check(Settings(**changes))
     assert "hunter2" not in str(raised.value)

@@ -64,11 +64,12 @@ async def replay_all_dead(context: Context, wanted: DeadLetterFilter) -> Replaye
     while True:
         async with context.database.transaction() as connection:
             dead = await log.dead_letters(connection, wanted, before=before, limit=REPLAYED_AT_ONCE)
-            queued = await _replay(connection, context, dead, ["dead"])
+            targets = await _targets(connection, dead)
+            queued = await _replay(connection, context, targets, ["dead"])
         if not dead:
             return Replayed(replayed, skipped)
         context.wake_worker()
-        replayed, skipped = replayed + len(queued), skipped + len(dead) - len(queued)
+        replayed, skipped = replayed + len(queued), skipped + len(dead) - len(targets)
         before = dead[-1].id
 
 
@@ -80,20 +81,25 @@ async def _replay_one(
         raise NotFound(NO_DELIVERY)
     if delivery.status not in of_status:
         raise NotReplayable(f"This delivery is {delivery.status}; only a {' or '.join(of_status)} one can be replayed.")
-    queued = await _replay(connection, context, [delivery], of_status)
-    if not queued:
+    targets = await _targets(connection, [delivery])
+    if not targets:
         raise NotReplayable("The payment has no webhook_url, and its tenant no default one; set one, and replay again.")
+    queued = await _replay(connection, context, targets, of_status)
     return msgspec.structs.replace(queued[0], attempt_log=delivery.attempt_log)
 
 
-async def _replay(
-    connection: Connection, context: Context, deliveries: list[Delivery], of_status: list[str]
-) -> list[Delivery]:
+async def _targets(connection: Connection, deliveries: list[Delivery]) -> list[Target]:
+    """Where they are to go now. Those whose payment has no URL any more are left out."""
     urls = await payments.current_urls(connection, ((one.tenant_id, one.payment_id) for one in deliveries))
-    targets = [
+    return [
         Target(tenant_id=one.tenant_id, id=one.id, url=url)
         for one in deliveries
         if (url := urls.get((one.tenant_id, one.payment_id)))
     ]
+
+
+async def _replay(
+    connection: Connection, context: Context, targets: list[Target], of_status: list[str]
+) -> list[Delivery]:
     max_attempts = context.settings.webhook_attempts
     return await log.replay(connection, targets, max_attempts=max_attempts, of_status=of_status)

@@ -56,13 +56,22 @@ _TENANT_OF_SQL: Final = """
 SELECT tenants.id FROM tenants
 WHERE EXISTS (SELECT FROM webhook_deliveries WHERE tenant_id = tenants.id AND webhook_deliveries.id = $1)
 """
-# The attempts go on counting, so that each keeps its number in the log; the limit and the backoff start anew.
+# The attempts go on counting, so that each keeps its number in the log; the limit and the backoff start anew. Locked in
+# one order, so that two of these can't wait for each other.
 _REPLAY_SQL: Final = """
+WITH target AS (
+    SELECT delivery.tenant_id, delivery.id, wanted.url, wanted.receiver_host
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS wanted (tenant_id, id, url, receiver_host)
+    JOIN webhook_deliveries AS delivery ON delivery.tenant_id = wanted.tenant_id AND delivery.id = wanted.id
+    WHERE delivery.status = ANY ($6::text[])
+    ORDER BY delivery.tenant_id, delivery.id
+    FOR NO KEY UPDATE OF delivery
+)
 UPDATE webhook_deliveries AS delivery
 SET status = 'pending', url = target.url, receiver_host = target.receiver_host, next_attempt_at = now(),
     finished_at = NULL, attempts_before_replay = delivery.attempts, max_attempts = delivery.attempts + $5
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS target (tenant_id, id, url, receiver_host)
-WHERE delivery.tenant_id = target.tenant_id AND delivery.id = target.id AND delivery.status = ANY ($6::text[])
+FROM target
+WHERE delivery.tenant_id = target.tenant_id AND delivery.id = target.id
 RETURNING delivery.*
 """
 _QUEUE_SQL: Final = """
