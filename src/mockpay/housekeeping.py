@@ -13,7 +13,6 @@ from mockpay.tenants import rate_limit
 from mockpay.webhooks import log as deliveries
 
 PAUSE_SECONDS: Final = 60.0
-ROWS_AT_ONCE: Final = 1000
 _UUID7_TIME_SHIFT: Final = 80  # below the milliseconds there are 80 bits of version, variant and randomness
 
 log = structlog.stdlib.get_logger("mockpay.housekeeping")
@@ -40,11 +39,10 @@ async def clean_once(context: Context) -> int:
     forgotten = 0
     while True:
         async with context.database.connection() as connection:
-            count = await deliveries.forget_delivered(
-                connection, before=_first_id_of(time.time() - age.total_seconds()), age=age, limit=ROWS_AT_ONCE
-            )
+            before = _first_id_of(time.time() - age.total_seconds())
+            count = await deliveries.forget_delivered(connection, before=before, age=age)
         forgotten += count
-        if count < ROWS_AT_ONCE:
+        if count < deliveries.FORGOTTEN_AT_ONCE:
             break
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)

@@ -3,16 +3,19 @@
 import ast
 import importlib
 import pkgutil
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 import mockpay
-from mockpay.webhooks import store
+from mockpay.webhooks import log, store
 
+NOBODY, LAST = f"'{UUID(int=0)}'", f"'{log.LAST_ID}'"
 SOURCES = sorted(Path(mockpay.__file__).parent.rglob("*.py"))
 EXECUTING = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "cursor", "prepare"}
 
@@ -92,6 +95,25 @@ async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) 
     assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
     assert "Index Cond: (next_attempt_at <= COALESCE" in text
     assert "Seq Scan on webhook_deliveries" not in text, text
+
+
+@pytest.mark.usefixtures("backlog")
+@pytest.mark.parametrize(("statement", "arguments", "index"), [
+    (log._DEAD_PAGE_SQL, [NOBODY, LAST, 11], "webhook_deliveries_dead_of_tenant"),
+    (log._DEAD_LETTERS_SQL, [LAST, *["NULL"] * 6, 11], "webhook_deliveries_dead"),
+    (log._PAGE_SQL, [NOBODY, LAST, "NULL", 11], "webhook_deliveries_pkey"),
+    (log._BY_ID_LOCKED_SQL, [NOBODY, LAST], "webhook_deliveries_pkey"),
+    (log._TENANT_OF_SQL, [LAST], "webhook_deliveries_pkey"),
+    (log._FORGET_DELIVERED_SQL, [f"'{UUID(int=1)}'", "'30 days'"], "webhook_deliveries_pkey"),
+    (log._REPLAY_SQL, ["'{}'", "'{}'", "'{}'", "'{}'", 3, "'{dead}'"], "webhook_deliveries_pkey"),
+])  # fmt: skip
+async def test_lists_and_replays_do_not_scan_the_log(
+    superuser: Any, statement: str, arguments: list[object], index: str
+) -> None:
+    """In so small a table, to delete a thousand by their keys may be done by a scan; to find them may not."""
+    text = await plan(superuser, statement, *arguments)
+    assert re.search(rf"Index (Only )?Scan (Backward )?using {index}", text), text
+    assert "Seq Scan on webhook_deliveries  " not in text, text
 
 
 @pytest.mark.usefixtures("backlog")

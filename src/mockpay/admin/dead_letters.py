@@ -141,9 +141,9 @@ async def replay_dead_letters(
     """Without a filter it is all of them."""
     wanted = DeadLetterFilter(**msgspec.structs.asdict(data)) if data else DeadLetterFilter()
     done = await service.replay_all_dead(context, wanted)
-    message = f"Queued {done.replayed} dead letters."
+    message = f"Dead letters queued: {done.replayed}."
     if done.skipped:
-        message += f" {done.skipped} stay dead: their payments have no webhook_url any more."
+        message += f" Still dead, since their payments have no webhook_url any more: {done.skipped}."
     return json_response(encode(ReplayedView(message=message, replayed=done.replayed, skipped=done.skipped)), 202)
 
 
@@ -164,7 +164,7 @@ def _filter(reader: QueryReader) -> DeadLetterFilter:
 def _message(total: int) -> str:
     if total == 0:
         return "No webhook is dead."
-    return f"{total} webhooks are dead; POST /api/admin/dlq/{{job_id}}/replay sends one again."
+    return f"Dead webhooks: {total}. POST /api/admin/dlq/{{job_id}}/replay sends one again."
 
 
 def _view(delivery: Delivery) -> DeadLetterView:

@@ -82,8 +82,10 @@ FROM (
 ) AS waiting,
 (SELECT count(*) AS dead FROM webhook_deliveries WHERE status = 'dead') AS given_up
 """
+FORGOTTEN_AT_ONCE: Final = 1000
 # Attempts and deliveries in one statement. `$1` bounds the ids, which hold the time of creation, so that the primary
-# key finds what may be old enough.
+# key finds what may be old enough. The limit is no parameter: of one the planner expects a tenth of the table, and
+# would read all of it.
 _FORGET_DELIVERED_SQL: Final = """
 WITH old AS (
     SELECT delivery.tenant_id, delivery.id
@@ -91,10 +93,10 @@ WITH old AS (
     CROSS JOIN LATERAL (
         SELECT tenant_id, id FROM webhook_deliveries
         WHERE tenant_id = tenants.id AND id < $1 AND status = 'delivered' AND finished_at < now() - $2::interval
-        ORDER BY id LIMIT $3
+        ORDER BY id LIMIT 1000
         FOR UPDATE SKIP LOCKED
     ) AS delivery
-    LIMIT $3
+    LIMIT 1000
 ),
 forgotten_attempts AS (
     DELETE FROM delivery_attempts AS attempt USING old
@@ -231,9 +233,12 @@ async def queue_state(connection: Connection) -> QueueState:
     return QueueState(**dict(row))
 
 
-async def forget_delivered(connection: Connection, *, before: UUID, age: timedelta, limit: int) -> int:
-    """Delete up to `limit` deliveries that were delivered longer than `age` ago; how many. Dead ones stay."""
-    count: int = await connection.fetchval(_FORGET_DELIVERED_SQL, before, age, limit)
+async def forget_delivered(connection: Connection, *, before: UUID, age: timedelta) -> int:
+    """Delete up to FORGOTTEN_AT_ONCE that were delivered longer than `age` ago; how many it were. Dead ones stay.
+
+    `before` is the first id of that time: no younger one need be looked at.
+    """
+    count: int = await connection.fetchval(_FORGET_DELIVERED_SQL, before, age)
     return count
 
 
