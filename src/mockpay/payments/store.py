@@ -34,7 +34,8 @@ _BY_ID_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2"
 _BY_ID_LOCKED_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 
 # The row comparison is what the index is ordered by, so the cost of a page does not depend on its depth. It is no
-# part of an OR, which a prepared statement's plan could only use as a filter: the first page has a cursor too.
+# part of an OR, which a prepared statement's plan could only use as a filter: the first page has a cursor too, and
+# both ends of a range of time are bounds of the index.
 _BEFORE_ALL: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 _LIST_SQL: Final = """
 SELECT * FROM payments
@@ -42,10 +43,9 @@ WHERE tenant_id = $1
   AND (created_at, id) < ($2, $3::uuid)
   AND ($4::text IS NULL OR status = $4)
   AND ($5::text IS NULL OR currency = $5)
-  AND ($6::timestamptz IS NULL OR created_at >= $6)
-  AND ($7::timestamptz IS NULL OR created_at < $7)
+  AND created_at >= coalesce($6::timestamptz, '-infinity')
 ORDER BY created_at DESC, id DESC
-LIMIT $8
+LIMIT $7
 """
 
 _CURRENT_URLS_SQL: Final = """
@@ -148,7 +148,7 @@ async def by_id_locked(connection: Connection, tenant_id: UUID, payment_id: UUID
 
 async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> list[Payment]:
     """Newest first; one more than the limit if there are more."""
-    cursor = query.cursor or _BEFORE_ALL
+    cursor = _start(query)
     rows = await connection.fetch(
         _LIST_SQL,
         tenant_id,
@@ -157,7 +157,6 @@ async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> 
         query.status,
         query.currency,
         query.created_from,
-        query.created_to,
         query.limit + 1,
     )
     return [payment for row in rows if (payment := _payment_of(row))]
@@ -175,6 +174,14 @@ async def count_recent(connection: Connection, tenant_id: UUID, rule: Rule, now:
     since = now - timedelta(seconds=rule.window_secs)
     count: int = await connection.fetchval(_COUNT_RECENT_SQL, tenant_id, since, rule.currency, int(rule.threshold))
     return count
+
+
+def _start(query: ListPayments) -> Cursor:
+    """Above the first row to show. No id is below zero: what comes before that id was created before that time."""
+    cursor = query.cursor or _BEFORE_ALL
+    if query.created_to is None:
+        return cursor
+    return min(cursor, Cursor(query.created_to, UUID(int=0)), key=lambda place: (place.created_at, place.id))
 
 
 def _metadata_text(payment: Payment) -> str | None:
