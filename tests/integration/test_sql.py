@@ -86,7 +86,7 @@ async def backlog(superuser: Any) -> None:
         FROM payment, generate_series(1, 40000) AS number
         """
     )
-    await superuser.execute("ANALYZE webhook_deliveries")
+    await superuser.execute("ANALYZE webhook_deliveries, tenants")
 
 
 @pytest.mark.usefixtures("backlog")

@@ -51,10 +51,13 @@ SELECT delivery_id, attempt, url, started_at, duration_milliseconds, response_st
 FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt
 """
 _BY_ID_LOCKED_SQL: Final = "SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
-# Without a tenant in hand: one look into the primary key for each tenant, rather than a scan of the table.
+# Without a tenant in hand: one look into the primary key for each tenant, rather than a scan of the table. The inner
+# limit keeps the planner from joining the two in another way.
 _TENANT_OF_SQL: Final = """
 SELECT tenants.id FROM tenants
-WHERE EXISTS (SELECT FROM webhook_deliveries WHERE tenant_id = tenants.id AND webhook_deliveries.id = $1)
+CROSS JOIN LATERAL (
+    SELECT FROM webhook_deliveries WHERE tenant_id = tenants.id AND webhook_deliveries.id = $1 LIMIT 1
+) AS delivery
 """
 # The attempts go on counting, so that each keeps its number in the log; the limit and the backoff start anew. Locked in
 # one order, so that two of these can't wait for each other.
