@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -17,7 +17,9 @@ from mockpay.admin import http as admin
 from mockpay.context import Context
 from mockpay.deliveries import http as deliveries
 from mockpay.housekeeping import keep_house
+from mockpay.payments import catalogue
 from mockpay.payments import http as payments
+from mockpay.payments.scheduler import settle_outcomes
 from mockpay.postgres.pool import open_database
 from mockpay.settings import Settings, words
 from mockpay.telemetry import Telemetry
@@ -70,9 +72,9 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
             async with running(context, worker) if with_worker else nullcontext():
                 yield
 
-    routes = [*tenants.ROUTES, *payments.ROUTES, *deliveries.ROUTES, *admin.ROUTES, *operations.ROUTES]
+    parts = (tenants, payments, catalogue, deliveries, admin, operations, reference)
     return Litestar(
-        [*routes, *reference.ROUTES],
+        [route for part in parts for route in part.ROUTES],
         dependencies={
             "context": Provide(provide_context, sync_to_thread=False),
             "tenant": Provide(tenants.current_tenant, sync_to_thread=False),
@@ -124,14 +126,14 @@ async def running(context: Context, worker: Worker) -> AsyncIterator[None]:
 
 
 async def work(context: Context, worker: Worker) -> None:
-    """Deliver until the worker is stopped, and keep the house clean meanwhile."""
-    housekeeper = asyncio.create_task(keep_house(context))
+    """Deliver until the worker is stopped; meanwhile settle outcomes that are due, and keep the house clean."""
+    beside = [asyncio.create_task(task(context)) for task in (settle_outcomes, keep_house)]
     try:
         await worker.run()
     finally:
-        housekeeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await housekeeper
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def provide_context(state: State) -> Context:

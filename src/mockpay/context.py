@@ -20,6 +20,11 @@ def new_secret() -> str:
     return secrets.token_hex(32)
 
 
+def new_seed() -> int:
+    """For choices that were left to chance. Below 2^53, which every JSON reader keeps exactly."""
+    return secrets.randbelow(2**53)
+
+
 def new_id() -> UUID:
     """UUIDv7: later ids sort after earlier ones, which keeps the indexes dense."""
     return uuid_utils.compat.uuid7()
@@ -35,5 +40,6 @@ class Context:
     telemetry: Telemetry = field(default_factory=Telemetry)
     new_id: NewId = new_id
     new_secret: Callable[[], str] = new_secret
+    new_seed: Callable[[], int] = new_seed
     wake_worker: Callable[[], None] = lambda: None
     """Called after a commit that may have queued a webhook: a worker in this process need not wait for its poll."""

@@ -15,6 +15,8 @@ def _as_base(value: object) -> object:
             return Decimal(value)
         case dict():
             return dict(value)
+        case tuple():
+            return list(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no JSON form")
 

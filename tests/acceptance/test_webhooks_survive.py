@@ -155,3 +155,22 @@ def test_production_refuses_private_webhook_urls(start: Start, database_url: str
         )
         assert response.status_code == 400, url
         assert [fault["field"] for fault in response.json()["details"]] == ["webhook_url"]
+
+
+def test_an_outcome_survives_a_kill(start: Start, listen: Callable[..., Background]) -> None:
+    """It was due while nothing ran, and comes after the restart, once, with its webhook."""
+    gateway, background = start(**FAST), listen()
+    tenant = gateway.register()
+    body = {
+        "amount": 5, "currency": "USD", "webhook_url": background.receiver.url,
+        "outcome": {"status": "failed", "failure_code": "lost_card", "after_seconds": 1},
+    }  # fmt: skip
+    created = gateway.client.post("/api/payments", json=body, headers={"Idempotency-Key": "k"})
+    gateway.kill()
+    second = start(**FAST)
+    second.act_for(tenant)
+    [received] = background.wait_for(1)
+    assert json.loads(received.body)["failure_code"] == "lost_card"
+    trail = second.client.get(f"/api/payments/{created.json()['id']}/audit").json()
+    assert [entry["triggered_by"] for entry in trail["history"]] == ["create_api", "scenario"]
+    assert second.stop() == 0

@@ -1,5 +1,6 @@
 """What schemathesis is told of MockPay: who it is, and the few rules that a JSON Schema can't state."""
 
+import json
 import os
 import re
 from datetime import UTC, datetime
@@ -8,11 +9,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import jsonschema_rs
 import schemathesis
 from hypothesis import strategies as st
 
+from mockpay.app import create_litestar
 from mockpay.cursor import Cursor
+from mockpay.exact_json import encode
+from mockpay.payments.declines import FailureCode
+from mockpay.settings import Settings
 from mockpay.types import CURRENCY_EXPONENTS, MAX_MAJOR_UNITS, parse_uuid
+from mockpay.web.document import complete
 from mockpay.web.openapi import DECIMAL_PATTERN
 
 OUTCOMES = os.environ.get("FUZZ_OUTCOMES")
@@ -68,9 +75,23 @@ def fitting(body: dict[str, Any]) -> dict[str, Any]:
         changes["window_secs"] = 60
     if body.get("rule_type") == "amount_limit" and isinstance(body.get("window_secs"), (int, float)):
         changes["window_secs"] = None
+    if "outcome" in body and OUTCOME.is_valid(body["outcome"]):
+        changes["outcome"] = {"status": "success", "after_seconds": 86_400}  # whose fields agree
+    if body.get("status") == "success" and body.get("failure_code") in list(FailureCode):
+        changes["status"] = "failed"
     if "refund_amount" in changes:
         changes["refund_amount"] = 1  # no payment is smaller
     return body | changes
+
+
+def outcome_schema() -> jsonschema_rs.Validator:
+    app = create_litestar(Settings(), "postgresql://nowhere/", with_worker=False)
+    document = json.loads(encode(complete(app.openapi_schema.to_schema())))
+    schema = document["components"]["schemas"]["Outcome"]
+    return jsonschema_rs.Draft202012Validator(schema | {"components": document["components"]})
+
+
+OUTCOME = outcome_schema()
 
 
 def is_uuid(value: Any) -> bool:

@@ -13,7 +13,9 @@ import pytest
 
 from mockpay.app import create_litestar
 from mockpay.errors import ApiError
+from mockpay.payments.declines import DECLINES
 from mockpay.payments.events import NAMES
+from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.settings import Settings, environment_name
 from mockpay.webhooks import delivery
 from mockpay.webhooks.signing import sign_standard, sign_with_all
@@ -72,6 +74,17 @@ def test_every_route_is_documented_and_no_other() -> None:
         r"^\| `((?:GET|POST|PATCH|DELETE) /\S*)` \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
     )
     assert sorted(named) == sorted(routes)
+
+
+def test_every_failure_and_test_value_is_documented() -> None:
+    documentation = (ROOT / "docs" / "outcomes.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (\w+) \|$", documentation, re.MULTILINE)
+    assert rows == [(code, decline.message, decline.retry) for code, decline in DECLINES.items()]
+    for value, failure in PAYMENT_METHODS.items():
+        if value.isdigit():
+            assert f"| `{value}` | {f'failed: `{failure}`' if failure else 'success'} |" in documentation
+    assert f"| {min(AMOUNTS)} | success |" in documentation
+    assert f"| {min(AMOUNTS) + 1} to {max(AMOUNTS)} | failed, with the codes" in documentation
 
 
 def test_every_metric_is_documented() -> None:

@@ -13,13 +13,12 @@ from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
 from mockpay.exact_json import encode
 from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
 from mockpay.payments import service
-from mockpay.payments.model import Change, Fail, Refund, Status, Succeed, TriggeredBy
+from mockpay.payments.model import Change, Fail, Refund, SimulatedStatus, Status, Succeed, TriggeredBy
 from mockpay.payments.requests import (
     ChangePayment,
     CreatePayment,
     ListPayments,
     RefundPayment,
-    SimulatedStatus,
     SimulatePayment,
 )
 from mockpay.payments.views import (
@@ -254,7 +253,7 @@ def _simulated(data: SimulatePayment) -> Change:
         case SimulatedStatus.SUCCESS:
             return Succeed()
         case SimulatedStatus.FAILED:
-            return Fail()
+            return Fail() if data.failure_code is msgspec.UNSET else Fail(data.failure_code)
 
 
 def _list_query(request: AnyRequest) -> ListPayments:

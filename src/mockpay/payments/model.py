@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from mockpay.errors import Fault, InvalidRequest, InvalidTransition
+from mockpay.payments.declines import DECLINES, FailureCode
 from mockpay.types import Currency, Money
 
 
@@ -48,6 +49,26 @@ class TriggeredBy(StrEnum):
     ADMIN = "admin"
 
 
+class SimulatedStatus(StrEnum):
+    """What a client may let a pending payment become."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a payment becomes by itself: success, failed, or pending, which is to stay as it is.
+
+    `seed` is what the choice was made from. `due_at` is set by the database, once the payment is written.
+    """
+
+    status: Status
+    failure_code: FailureCode | None
+    seed: int
+    after_seconds: float = 0.0
+    due_at: datetime | None = None
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: UUID
     id: UUID
@@ -57,6 +78,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None
     metadata: dict[str, Any] | None
     idempotency_key: str
+    payment_method: str | None = None
+    outcome: Planned | None = None
     failure_code: str | None = None
     failure_message: str | None = None
     refund: Money | None = None
@@ -73,8 +96,7 @@ class Succeed(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    code: str = "card_declined"
-    message: str = "The card was declined."
+    code: FailureCode = FailureCode.CARD_DECLINED
 
 
 class Refund(msgspec.Struct, frozen=True):
@@ -95,8 +117,8 @@ def apply(payment: Payment, change: Change, now: datetime) -> Payment:
     match change:
         case Succeed():
             return _move(payment, Status.SUCCESS, now)
-        case Fail(code, message):
-            return _move(payment, Status.FAILED, now, failure_code=code, failure_message=message)
+        case Fail(code):
+            return _move(payment, Status.FAILED, now, failure_code=code.value, failure_message=DECLINES[code].message)
         case Refund(amount, reason):
             return _refund(payment, amount, reason, now)
         case _:

@@ -2,14 +2,16 @@
 
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 from mockpay.cursor import Cursor
 from mockpay.errors import Fault, InvalidRequest
-from mockpay.payments.model import Status
+from mockpay.payments.declines import FailureCode
+from mockpay.payments.model import SimulatedStatus, Status
+from mockpay.payments.outcomes import Outcome
+from mockpay.payments.test_values import PaymentMethod
 from mockpay.types import Amount, Currency, Money
 from mockpay.webhooks.address import WebhookUrl
 
@@ -46,6 +48,8 @@ class CreatePayment(msgspec.Struct, frozen=True):
     webhook_url: WebhookUrl | None = None
     description: Text | None = None
     metadata: Metadata | None = None
+    payment_method: PaymentMethod | msgspec.UnsetType = msgspec.UNSET
+    outcome: Outcome | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         try:
@@ -58,15 +62,15 @@ class CreatePayment(msgspec.Struct, frozen=True):
         return Money.of(self.amount, self.currency)
 
 
-class SimulatedStatus(StrEnum):
-    SUCCESS = "success"
-    FAILED = "failed"
-
-
 class SimulatePayment(msgspec.Struct, frozen=True):
-    """The body of POST /api/payments/{id}/simulate."""
+    """The body of POST /api/payments/{id}/simulate. A failure without a code is `card_declined`."""
 
     status: SimulatedStatus
+    failure_code: FailureCode | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.failure_code is not msgspec.UNSET and self.status is not SimulatedStatus.FAILED:
+            raise InvalidRequest([Fault("failure_code", "is for status failed only")])
 
 
 class RefundPayment(msgspec.Struct, frozen=True):

@@ -19,7 +19,8 @@ from mockpay.idempotency.store import run_once
 from mockpay.payments import store
 from mockpay.payments.events import NAMES, event_body
 from mockpay.payments.fraud import Verdict, assess, velocity_rules
-from mockpay.payments.model import Change, Payment, Status, TriggeredBy, apply
+from mockpay.payments.model import Change, Fail, Payment, Status, Succeed, TriggeredBy, apply
+from mockpay.payments.outcomes import planned
 from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
 from mockpay.postgres.pool import Connection
 from mockpay.tenants import store as tenants
@@ -42,8 +43,9 @@ async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed
         if problem:  # in here, so that a repeat still gets its stored answer
             raise problem
         verdict = await _assess(connection, tenant.id, request.money, now)
-        payment = _new_payment(context.new_id(), tenant.id, request, keyed.key, verdict, now)
-        await store.insert(connection, payment)
+        outcome = None if verdict else planned(request, keyed.key, context.new_seed())
+        new = _new_payment(context.new_id(), tenant.id, request, keyed.key, verdict, now)
+        payment = await store.insert(connection, msgspec.structs.replace(new, outcome=outcome))
         triggered_by = TriggeredBy.FRAUD_ENGINE if verdict else TriggeredBy.CREATE_API
         await _record(context, connection, tenant, None, payment, triggered_by)
         return Answer(201, exact_json.encode(view(payment)))
@@ -66,12 +68,29 @@ async def change(
         before = await store.by_id_locked(connection, tenant.id, payment_id)
         if before is None:
             raise NotFound(NO_PAYMENT)
-        after = apply(before, what, now)
-        await store.update(connection, after)
-        await _record(context, connection, tenant, before, after, triggered_by)
+        after = await _apply(context, connection, tenant, before, what, triggered_by, now)
         return Answer(200, exact_json.encode(view(after)))
 
     return await _run(context, tenant, keyed, work)
+
+
+async def settle_due_outcome(context: Context) -> bool:
+    """Let one payment become by itself what was planned for it, if that is due. False if none is.
+
+    The payment's row is its place in the queue: killed in the middle of this, it is still there.
+    """
+    async with context.database.transaction() as connection:
+        payment = await store.due_outcome(connection)
+        if payment is None:
+            return False
+        assert payment.outcome is not None, "it is what made it due"
+        tenant = await tenants.by_id(connection, payment.tenant_id)
+        assert tenant is not None, "a payment has a tenant"
+        code = payment.outcome.failure_code
+        change = Succeed() if code is None else Fail(code)
+        await _apply(context, connection, tenant, payment, change, TriggeredBy.SCENARIO, context.clock.now())
+    context.wake_worker()
+    return True
 
 
 async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:
@@ -128,6 +147,22 @@ async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Paym
     return payment
 
 
+async def _apply(
+    context: Context,
+    connection: Connection,
+    tenant: Tenant,
+    before: Payment,
+    what: Change,
+    triggered_by: TriggeredBy,
+    now: datetime,
+) -> Payment:
+    """Of a payment whose row is locked. Raises InvalidTransition and InvalidRequest."""
+    after = apply(before, what, now)
+    await store.update(connection, after)
+    await _record(context, connection, tenant, before, after, triggered_by)
+    return after
+
+
 async def _run(
     context: Context,
     tenant: Tenant,
@@ -168,6 +203,7 @@ def _new_payment(
         description=request.description,
         metadata=request.metadata,
         idempotency_key=idempotency_key,
+        payment_method=None if request.payment_method is msgspec.UNSET else request.payment_method,
         flag_reason=verdict.reason if verdict else None,
         flag_rule=verdict.rule if verdict else None,
         created_at=now,

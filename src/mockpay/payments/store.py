@@ -6,19 +6,31 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from mockpay import exact_json
 from mockpay.cursor import Cursor
+from mockpay.payments.declines import FailureCode
 from mockpay.payments.fraud import Rule, RuleType
-from mockpay.payments.model import Payment, Status
+from mockpay.payments.model import Payment, Planned, Status
 from mockpay.payments.requests import ListPayments, Metadata
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
 _INSERT_SQL: Final = """
 INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, webhook_url, description, metadata,
-                      idempotency_key, flag_reason, flag_rule, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+                      idempotency_key, flag_reason, flag_rule, created_at, updated_at, payment_method, outcome_status,
+                      outcome_failure_code, outcome_seed, outcome_due_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16,
+        -- By the database's clock, as it is by that clock that it becomes due.
+        now() + $17::float8 * interval '1 second')
+RETURNING outcome_due_at
+"""
+# The whole queue of outcomes. Whoever holds the row is deciding it; a payment that was decided is not pending.
+_DUE_OUTCOME_SQL: Final = """
+SELECT * FROM payments
+WHERE status = 'pending' AND outcome_due_at <= now()
+ORDER BY outcome_due_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """
 _UPDATE_SQL: Final = """
 UPDATE payments
@@ -75,8 +87,10 @@ SELECT count(*) FROM (
 """
 
 
-async def insert(connection: Connection, payment: Payment) -> None:
-    await connection.execute(
+async def insert(connection: Connection, payment: Payment) -> Payment:
+    """The payment as it is now, with the time at which its outcome is due."""
+    outcome = payment.outcome
+    due_at = await connection.fetchval(
         _INSERT_SQL,
         payment.tenant_id,
         payment.id,
@@ -90,7 +104,20 @@ async def insert(connection: Connection, payment: Payment) -> None:
         payment.flag_reason,
         payment.flag_rule,
         payment.created_at,
+        payment.payment_method,
+        outcome.status.value if outcome else None,
+        outcome.failure_code.value if outcome and outcome.failure_code else None,
+        outcome.seed if outcome else None,
+        outcome.after_seconds if outcome and outcome.status is not Status.PENDING else None,
     )
+    if outcome is None:
+        return payment
+    return msgspec.structs.replace(payment, outcome=msgspec.structs.replace(outcome, due_at=due_at))
+
+
+async def due_outcome(connection: Connection) -> Payment | None:
+    """A payment whose outcome is due, locked; one that another process is deciding is passed over."""
+    return _payment_of(await connection.fetchrow(_DUE_OUTCOME_SQL))
 
 
 async def update(connection: Connection, payment: Payment) -> None:
@@ -196,9 +223,23 @@ def _payment_of(row: asyncpg.Record | None) -> Payment | None:
     money = Money(columns.pop("amount_minor_units"), currency)
     refund = columns.pop("refund_minor_units")
     metadata = columns.pop("metadata")
+    planned = {name: columns.pop(f"outcome_{name}") for name in ("status", "failure_code", "seed", "due_at")}
     return Payment(
         **columns | {"status": Status(row["status"])},
         money=money,
         refund=None if refund is None else Money(refund, currency),
         metadata=None if metadata is None else Metadata(exact_json.decode(metadata)),
+        outcome=_planned_of(planned),
+    )
+
+
+def _planned_of(columns: dict[str, Any]) -> Planned | None:
+    if columns["status"] is None:
+        return None
+    code = columns["failure_code"]
+    return Planned(
+        status=Status(columns["status"]),
+        failure_code=FailureCode(code) if code else None,
+        seed=columns["seed"],
+        due_at=columns["due_at"],
     )

@@ -6,14 +6,24 @@ from typing import Any
 import msgspec
 
 from mockpay.audit.chain import Break, Entry
-from mockpay.payments.model import Payment, Status, TriggeredBy
+from mockpay.payments.declines import FailureCode
+from mockpay.payments.model import Payment, Planned, Status, TriggeredBy
 from mockpay.types import rfc3339
 from mockpay.webhooks.log import Delivery
 from mockpay.webhooks.views import DeliveryView, delivery_view
 
 
+class OutcomeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the payment becomes by itself. `pending` is to stay as it is; `seed` gives the same again."""
+
+    status: Status
+    failure_code: FailureCode | None
+    due_at: str | None
+    seed: int
+
+
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """`payment_id` is the same as `id`."""
+    """`payment_id` is the same as `id`. `payment_method` and `outcome` are there if the payment has them."""
 
     id: str
     payment_id: str
@@ -33,6 +43,8 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     flag_rule: str | None
     created_at: str
     updated_at: str
+    payment_method: str | msgspec.UnsetType = msgspec.UNSET
+    outcome: OutcomeView | msgspec.UnsetType = msgspec.UNSET
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +112,17 @@ def payment_view(payment: Payment) -> PaymentView:
         flag_rule=payment.flag_rule,
         created_at=rfc3339(payment.created_at),
         updated_at=rfc3339(payment.updated_at),
+        payment_method=msgspec.UNSET if payment.payment_method is None else payment.payment_method,
+        outcome=msgspec.UNSET if payment.outcome is None else _outcome_view(payment.outcome),
+    )
+
+
+def _outcome_view(outcome: Planned) -> OutcomeView:
+    return OutcomeView(
+        status=outcome.status,
+        failure_code=outcome.failure_code,
+        due_at=rfc3339(outcome.due_at) if outcome.due_at else None,
+        seed=outcome.seed,
     )
 
 

@@ -6,7 +6,7 @@ msgspec stops at the first fault, so the fields are converted one by one.
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, get_args, runtime_checkable
 
 import msgspec
 
@@ -65,12 +65,22 @@ def _read(raw: dict[str, object], model: type[Model]) -> Model:
                 faults.append(Fault(field.encode_name, "is required"))
             continue
         try:
-            values[field.name] = convert(raw[field.encode_name], field.type)
+            values[field.name] = _value(raw[field.encode_name], field.type)
+        except InvalidRequest as error:
+            faults += [Fault(f"{field.encode_name}.{fault.field}", fault.message) for fault in error.details]
         except ValueError as error:
             faults.append(Fault(field.encode_name, _sentence(error)))
     if faults:
         raise InvalidRequest(faults)
     return model(**values)
+
+
+def _value(value: object, target: Any) -> Any:
+    """An object inside the object is read as strictly. Raises InvalidRequest for its fields, and ValueError."""
+    for option in get_args(target) or (target,):
+        if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict):
+            return _read(value, option)
+    return convert(value, target)
 
 
 def convert(value: object, target: Any) -> Any:

@@ -59,6 +59,8 @@ def complete(document: Json) -> Json:
     for schema in schemas.values():
         for name, described in schema.get("properties", {}).items():
             _add_format(name, described)
+            if name == "seed":
+                described["minimum"] = 0  # which the framework leaves out, being zero
     for name, schema in schemas.items():
         if schema.get("type") == "object":
             schema["examples"] = [BY_SCHEMA.get(name) or _example(schema, schemas)]
@@ -111,8 +113,17 @@ def _complete_body(body: Json, schemas: Json) -> None:
     if options:  # the model, or nothing: an optional body is left out, and never null
         content["schema"] = options[0]
         body["required"] = False
-    # Unknown fields are refused. Answers say no such thing, so that a field can be added to them.
-    schemas[content["schema"]["$ref"].rpartition("/")[2]]["additionalProperties"] = False
+    _close(content["schema"], schemas)
+
+
+def _close(described: Json, schemas: Json) -> None:
+    """Unknown fields of a request are refused. Answers say no such thing, so that a field can be added to them."""
+    if "$ref" in described:
+        described = schemas[described["$ref"].rpartition("/")[2]]
+    if "properties" in described:
+        described["additionalProperties"] = False
+    for inner in [*described.get("properties", {}).values(), *described.get("oneOf", [])]:
+        _close(inner, schemas)
 
 
 def _add_format(name: str, described: Json) -> None:

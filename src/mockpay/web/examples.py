@@ -51,6 +51,8 @@ BY_FIELD: Final[dict[str, Any]] = {
     "flag_rule": None,
     "flagged_last_24h": 0,
     "generated_at": _TIME,
+    "after_seconds": 1.5,
+    "due_at": _TIME,
     "has_more": True,
     "id": _ID,
     "idempotency_key": "order-1001",
@@ -71,6 +73,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "original_amount": 49.99,
     "payload": {"event": "payment.success", "payment_id": _ID, "status": "success"},
     "payment_id": _ID,
+    "payment_method": "pm_success",
     "payments": 3,
     "payments_with_history": 3,
     "prev_hash": "00" * 32,
@@ -86,6 +89,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "response_body": "ok",
     "response_status": 200,
     "skipped": 0,
+    "seed": 7,
     "started_at": _TIME,
     "success_rate_pct": 100.0,
     "successful": 2,
@@ -110,6 +114,14 @@ BY_FIELD: Final[dict[str, Any]] = {
 }
 
 BY_SCHEMA: Final[dict[str, Any]] = {
+    "FailureView": {
+        "failure_code": "insufficient_funds",
+        "failure_message": "The account has not enough money.",
+        "retry": "later",
+    },
+    "MagicAmountView": {"amount": 66600, "status": "success", "failure_code": None},
+    "Outcome": {"success": 0.9, "failed": {"insufficient_funds": 0.1}, "after_seconds": [0.5, 2], "seed": 7},
+    "OutcomeView": {"status": "failed", "failure_code": "insufficient_funds", "due_at": _TIME, "seed": 7},
     "AuditEntryView": {
         "id": "01a20900-eb30-7d9c-9a50-1de3b6a4c6f2",
         "old_status": None,

@@ -103,7 +103,22 @@ class OwnTypes(OpenAPISchemaPlugin):
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
         annotation = field_definition.annotation
-        return self.SCHEMAS.get(annotation) or Schema(**annotation.json_schema)
+        return self.SCHEMAS.get(annotation) or _schema(annotation.json_schema)
+
+
+def _schema(described: dict[str, Any]) -> Schema:
+    """Of plain data, since pure modules know nothing of the framework."""
+
+    def convert(value: Any) -> Any:
+        match value:
+            case dict():
+                return _schema(value)
+            case [dict(), *_]:
+                return [_schema(each) for each in value]
+            case _:
+                return value
+
+    return Schema(**{name: convert(value) for name, value in described.items()})
 
 
 def _example(kind: type[ApiError]) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Payments that fail with a reason, and payments that are decided by themselves."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from mockpay.context import Context
+from mockpay.payments.declines import DECLINES, FailureCode
+from mockpay.payments.service import settle_due_outcome
+from tests.support.fakes import Receiver
+from tests.support.gateway import Gateway
+
+pytestmark = pytest.mark.usefixtures("api_key")
+
+
+async def create(client: httpx.AsyncClient, key: str = "k", **fields: Any) -> dict[str, Any]:
+    response = await client.post(
+        "/api/payments", json={"amount": 5, "currency": "USD", **fields}, headers={"Idempotency-Key": key}
+    )
+    assert response.status_code == 201, response.text
+    payment: dict[str, Any] = response.json()
+    return payment
+
+
+async def read(client: httpx.AsyncClient, payment: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (await client.get(f"/api/payments/{payment['id']}")).json()
+    return found
+
+
+async def settle_all(context: Context) -> int:
+    count = 0
+    while await settle_due_outcome(context):
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("code", list(FailureCode))
+async def test_a_failure_shows_everywhere(
+    client: httpx.AsyncClient, context: Context, receiver: Receiver, code: FailureCode
+) -> None:
+    """On the payment, in the audit trail, in the webhook."""
+    payment = await create(client, webhook_url=receiver.url)
+    body = {"status": "failed", "failure_code": code}
+    failed = (await client.post(f"/api/payments/{payment['id']}/simulate", json=body)).json()
+    message = DECLINES[code].message
+    assert (failed["failure_code"], failed["failure_message"]) == (code, message)
+    trail = (await client.get(f"/api/payments/{payment['id']}/audit")).json()
+    assert trail["history"][-1]["metadata"]["failure_code"] == code
+    assert trail["intact"] is True
+    await Gateway(context, None, receiver).worker().run_due()  # type: ignore[arg-type]
+    sent = json.loads(receiver.received[-1].body)
+    assert (sent["failure_code"], sent["failure_message"]) == (code, message)
+
+
+async def test_an_unknown_failure_code_is_named_with_those_there_are(client: httpx.AsyncClient) -> None:
+    payment = await create(client)
+    path = f"/api/payments/{payment['id']}/simulate"
+    for body in ({"status": "failed", "failure_code": "rusty"}, {"status": "success", "failure_code": "lost_card"}):
+        response = await client.post(path, json=body)
+        assert [fault["field"] for fault in response.json()["details"]] == ["failure_code"]
+
+
+async def test_an_outcome_comes_by_itself_once(client: httpx.AsyncClient, context: Context, superuser: Any) -> None:
+    outcome = {"status": "failed", "failure_code": "expired_card", "after_seconds": 3600}
+    payment = await create(client, webhook_url="http://127.0.0.1:9/", outcome=outcome)
+    assert payment["status"] == "pending"
+    assert payment["outcome"] | {"seed": 0, "due_at": ""} == {
+        "status": "failed", "failure_code": "expired_card", "due_at": "", "seed": 0,
+    }  # fmt: skip
+    assert await settle_all(context) == 0
+    await superuser.execute("UPDATE payments SET outcome_due_at = now()")
+    settled = await asyncio.gather(*(settle_due_outcome(context) for _ in range(10)))
+    assert sum(settled) == 1
+    assert (await read(client, payment))["failure_code"] == "expired_card"
+    trail = (await client.get(f"/api/payments/{payment['id']}/audit")).json()
+    assert [entry["triggered_by"] for entry in trail["history"]] == ["create_api", "scenario"]
+    assert trail["intact"] is True
+    assert await superuser.fetchval("SELECT count(*) FROM webhook_deliveries WHERE event = 'payment.failed'") == 1
+
+
+async def test_test_values_decide_at_once(client: httpx.AsyncClient, context: Context, superuser: Any) -> None:
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    table = (await client.get("/api/test-values")).json()
+    assert {row["failure_code"] for row in table["failure_codes"]} == set(FailureCode)
+    rows = [*table["payment_methods"], *table["amounts"]]
+    payments = []
+    for number, row in enumerate(rows):
+        fields = {name: row[name] for name in ("payment_method", "amount") if name in row}
+        payments.append(await create(client, f"k{number}", **fields))
+    assert await settle_all(context) == len(rows)
+    for row, payment in zip(rows, payments, strict=True):
+        found = await read(client, payment)
+        assert (found["status"], found["failure_code"]) == (row["status"], row["failure_code"])
+        assert found.get("payment_method") == row.get("payment_method")
+
+
+async def test_who_is_faster_decides(client: httpx.AsyncClient, context: Context) -> None:
+    payment = await create(client, outcome={"status": "success"})
+    path = f"/api/payments/{payment['id']}/simulate"
+    answers = await asyncio.gather(
+        *(client.post(path, json={"status": "failed"}) for _ in range(5)),
+        *(settle_due_outcome(context) for _ in range(5)),
+    )
+    won = [answer.status_code == 200 if isinstance(answer, httpx.Response) else answer for answer in answers]
+    assert won.count(True) == 1
+    assert (await client.get(f"/api/payments/{payment['id']}/audit")).json()["total_events"] == 2
+    assert await settle_all(context) == 0
+
+
+async def test_a_flagged_payment_has_no_outcome(client: httpx.AsyncClient, context: Context) -> None:
+    payment = await create(client, amount=100_001, outcome={"status": "success"})
+    assert (payment["status"], "outcome" in payment) == ("flagged", False)
+    assert await settle_all(context) == 0
+
+
+async def test_what_is_left_to_chance_is_repeatable(client: httpx.AsyncClient, superuser: Any) -> None:
+    """The seed that is returned gives the same again under the same key, also to another tenant."""
+    await superuser.execute("UPDATE fraud_rules SET is_active = false")
+    wish = {"success": 0.4, "failed": {"lost_card": 0.4}, "after_seconds": [1, 9]}
+    first = [await create(client, f"k{number}", outcome=wish) for number in range(12)]
+    assert len({payment["outcome"]["seed"] for payment in first}) == 12
+    registered = await client.post("/api/auth/register", json={"name": "Other", "email": "other@example.com"})
+    client.headers["Authorization"] = f"Bearer {registered.json()['api_key']}"
+    for number, payment in enumerate(first):
+        again = await create(client, f"k{number}", outcome=wish | {"seed": payment["outcome"]["seed"]})
+        for field in ("status", "failure_code", "seed"):
+            assert again["outcome"][field] == payment["outcome"][field]
+
+
+async def test_a_replay_does_not_choose_again(client: httpx.AsyncClient) -> None:
+    wish = {"success": 0.5}
+    assert await create(client, outcome=wish) == await create(client, outcome=wish)
+
+
+async def test_a_payment_without_them_looks_as_ever(client: httpx.AsyncClient) -> None:
+    assert not {"payment_method", "outcome"} & set(await create(client))
+
+
+async def test_the_queue_of_outcomes_has_its_index(superuser: Any) -> None:
+    from mockpay.payments.store import _DUE_OUTCOME_SQL
+
+    await superuser.execute("SET enable_seqscan = off")  # a table of no rows needs no index
+    rows = await superuser.fetch(f"EXPLAIN {_DUE_OUTCOME_SQL}")
+    assert "Index Scan using payments_outcome_due" in "\n".join(row[0] for row in rows)
