@@ -16,6 +16,7 @@ from mockpay import __version__, operations
 from mockpay.admin import http as admin
 from mockpay.context import Context
 from mockpay.deliveries import http as deliveries
+from mockpay.faults.inject import Faults
 from mockpay.housekeeping import keep_house
 from mockpay.payments import catalogue
 from mockpay.payments import http as payments
@@ -59,7 +60,7 @@ def wrapped(app: Litestar) -> ASGIApp:
         context: Context = app.state.context
         return context
 
-    return RequestLog(Gate(app, context_of), lambda: context_of().telemetry)
+    return RequestLog(Gate(Faults(app), context_of), lambda: context_of().telemetry)
 
 
 def create_litestar(settings: Settings, database_url: str, *, with_worker: bool) -> Litestar:
@@ -152,7 +153,10 @@ def _openapi() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="MockPay",
         version=__version__,
-        description="A payment gateway simulator: real states, real webhooks, faults on demand, no money.",
+        description=(
+            "A payment gateway simulator: real states, real webhooks, faults on demand, no money. "
+            "Any request of a tenant may ask for a fault with the header X-MockPay-Fault."
+        ),
         operation_id_creator=lambda handler, _method, _path: handler.handler_name,
         openapi_router=reference.NoPages("/docs", route_handlers=[]),
         components=Components(

@@ -254,11 +254,13 @@ def _run_servers(
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
+    from mockpay.faults.protocol import TellingProtocol
+
     config = uvicorn.Config(
         functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
         factory=True,
         workers=settings.workers,
-        http="httptools",
+        http=TellingProtocol,
         loop="auto",
         lifespan="on",
         log_config=None,

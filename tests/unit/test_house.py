@@ -13,6 +13,7 @@ import pytest
 
 from mockpay.app import create_litestar
 from mockpay.errors import ApiError
+from mockpay.faults.model import Effect
 from mockpay.payments.declines import DECLINES
 from mockpay.payments.events import NAMES
 from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
@@ -85,6 +86,12 @@ def test_every_failure_and_test_value_is_documented() -> None:
             assert f"| `{value}` | {f'failed: `{failure}`' if failure else 'success'} |" in documentation
     assert f"| {min(AMOUNTS)} | success |" in documentation
     assert f"| {min(AMOUNTS) + 1} to {max(AMOUNTS)} | failed, with the codes" in documentation
+
+
+def test_every_fault_is_documented() -> None:
+    documentation = (ROOT / "docs" / "faults.md").read_text()
+    for effect in Effect:
+        assert re.search(rf"^\| `{effect}[`;]", documentation, re.MULTILINE), effect
 
 
 def test_every_metric_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
@@ -31,10 +32,11 @@ def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     return json_response(body, answer.status, answer.headers)
 
 
-def error_body(error: errors.ApiError, request_id: str) -> bytes:
-    body = ErrorBody(error.sentence, error.code, request_id)
+def error_body(error: errors.ApiError, request_id: str, code: str | None = None) -> bytes:
+    """`code` is the error's own if None."""
+    body = ErrorBody(error.sentence, code or error.code, request_id)
     if error.details:
-        body = ErrorBody(error.sentence, error.code, request_id, list(error.details))
+        body = msgspec.structs.replace(body, details=list(error.details))
     return encode(body)
 
 
