@@ -16,6 +16,7 @@ from mockpay import __version__, operations
 from mockpay.admin import http as admin
 from mockpay.context import Context
 from mockpay.deliveries import http as deliveries
+from mockpay.faults import http as faults
 from mockpay.faults.inject import Faults
 from mockpay.housekeeping import keep_house
 from mockpay.payments import catalogue
@@ -60,7 +61,7 @@ def wrapped(app: Litestar) -> ASGIApp:
         context: Context = app.state.context
         return context
 
-    return RequestLog(Gate(Faults(app), context_of), lambda: context_of().telemetry)
+    return RequestLog(Gate(Faults(app, context_of), context_of), lambda: context_of().telemetry)
 
 
 def create_litestar(settings: Settings, database_url: str, *, with_worker: bool) -> Litestar:
@@ -73,7 +74,7 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
             async with running(context, worker) if with_worker else nullcontext():
                 yield
 
-    parts = (tenants, payments, catalogue, deliveries, admin, operations, reference)
+    parts = (tenants, payments, catalogue, deliveries, faults, admin, operations, reference)
     return Litestar(
         [route for part in parts for route in part.ROUTES],
         dependencies={

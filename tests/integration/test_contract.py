@@ -31,6 +31,7 @@ DELIVERY = (
     "finished_at attempt_log"
 )
 RULE = "id name rule_type threshold window_secs currency tenant_id action is_active created_at"
+FAULT = "id operation fault times every probability seed matched fired created_at"
 USER = "id name email rate_limit_tier created_at payments"
 PAGE = "data total has_more next_cursor"
 
@@ -79,6 +80,10 @@ CONTRACT = [
     Row("GET", "/api/webhooks/deliveries", TENANT, 200, PAGE, inner=DELIVERY),
     Row("POST", "/api/webhooks/deliveries/{dead}/replay", TENANT, 202, DELIVERY),
     Row("POST", "/api/webhooks/deliveries/{delivered}/replay", TENANT, 202, DELIVERY),
+    # Faults
+    Row("POST", "/api/faults", TENANT, 201, FAULT, body={"fault": "lost_response", "operation": "create", "times": 2}),
+    Row("GET", "/api/faults", TENANT, 200, "total faults"),
+    Row("DELETE", "/api/faults", TENANT, 204, ""),
     # Admin
     Row("GET", "/api/admin/dlq", ADMIN, 200, "total message failed_jobs next_cursor",
         inner="job_id payment_id tenant_id webhook_url event attempts max_attempts last_error created_at failed_at payload"),
@@ -247,7 +252,9 @@ async def test_the_openapi_document_has_every_row(client: httpx.AsyncClient) -> 
     for row in CONTRACT:
         assert str(row.status) in documented[row.method, re.sub(r"\{\w+\}", "{}", row.path)], row
     rows = {(row.method, re.sub(r"\{\w+\}", "{}", row.path)) for row in CONTRACT}
-    assert set(documented) - rows == {("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json")}
+    assert set(documented) - rows == {
+        ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"), ("DELETE", "/api/faults/{}"),
+    }  # fmt: skip
     for status, _, method, path, *_ in STATUSES:
         template = re.sub(r"\{\w+\}|" + UNKNOWN_ID + "|/x$", lambda at: "/{}" if at[0] == "/x" else "{}", path)
         key = (method, template.partition("?")[0])

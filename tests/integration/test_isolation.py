@@ -40,18 +40,20 @@ def body_for(path: str) -> Any:
 
 
 @pytest.fixture
-async def theirs(gateway: Gateway) -> dict[str, str]:
+async def theirs(gateway: Gateway, client: httpx.AsyncClient, credentials: tenants.Credentials) -> dict[str, str]:
     """Ids of one tenant, by the parameter that would name them, all in a state in which the route would work."""
     payment = await gateway.succeeded("k")
     gateway.receiver.answers = [410]
     await gateway.worker().run_due()
     pending = await gateway.create("pending")
+    rule = {"fault": "reset", "probability": 0}
+    fault = await client.post("/api/faults", json=rule, headers=bearer(credentials.api_key))
     async with gateway.context.database.connection() as connection:
         query = "SELECT id::text FROM webhook_deliveries WHERE payment_id = $1"
         delivery_id: str = await connection.fetchval(query, payment.id)
     return {
         "payment_id": str(payment.id), "pending": str(pending.id), "delivery_id": delivery_id, "job_id": delivery_id,
-        "user_id": str(gateway.tenant.id), "rule_id": "00000000-0000-7000-8000-000000000001",
+        "fault_id": fault.json()["id"], "user_id": str(gateway.tenant.id), "rule_id": "00000000-0000-7000-8000-000000000001",
     }  # fmt: skip
 
 
@@ -67,7 +69,15 @@ async def test_a_foreign_id_is_as_absent_as_an_unknown_one(
     headers = bearer(other.api_key) | {"X-Request-Id": "same", "Idempotency-Key": "k"}
     [parameter] = re.findall(r"\{(\w+)\}", path)
     foreign_id = theirs["pending" if path.endswith("/simulate") else parameter]
-    tables = ("payments", "audit_log", "webhook_deliveries", "fraud_rules", "tenants", "idempotency_keys")
+    tables = (
+        "payments",
+        "audit_log",
+        "webhook_deliveries",
+        "fraud_rules",
+        "tenants",
+        "idempotency_keys",
+        "fault_rules",
+    )
     before = [await superuser.fetch(f"SELECT * FROM {table}") for table in tables]
     answers = []
     for id_ in (foreign_id, UNKNOWN_ID):

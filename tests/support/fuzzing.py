@@ -79,19 +79,22 @@ def fitting(body: dict[str, Any]) -> dict[str, Any]:
         changes["outcome"] = {"status": "success", "after_seconds": 86_400}  # whose fields agree
     if body.get("status") == "success" and body.get("failure_code") in list(FailureCode):
         changes["status"] = "failed"
+    if "fault" in body and CREATE_FAULT.is_valid(body):
+        return {"fault": "reset", "operation": body.get("operation"), "probability": 0}  # or it would fail what follows
     if "refund_amount" in changes:
         changes["refund_amount"] = 1  # no payment is smaller
     return body | changes
 
 
-def outcome_schema() -> jsonschema_rs.Validator:
+def validator(name: str) -> jsonschema_rs.Validator:
+    """Of a schema of the document."""
     app = create_litestar(Settings(), "postgresql://nowhere/", with_worker=False)
     document = json.loads(encode(complete(app.openapi_schema.to_schema())))
-    schema = document["components"]["schemas"]["Outcome"]
+    schema = document["components"]["schemas"][name]
     return jsonschema_rs.Draft202012Validator(schema | {"components": document["components"]})
 
 
-OUTCOME = outcome_schema()
+OUTCOME, CREATE_FAULT = validator("Outcome"), validator("CreateFault")
 
 
 def is_uuid(value: Any) -> bool:

@@ -1,4 +1,9 @@
-"""How the header is read."""
+"""How the header is read, and when rules fire."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -6,6 +11,8 @@ from hypothesis import strategies as st
 
 from mockpay.errors import InvalidRequest
 from mockpay.faults.model import HEADER, Effect, Injection, LostAs, parse
+from mockpay.faults.rules import Operation, Rule, ask, operation_of
+from tests.support.fakes import START
 
 
 @pytest.mark.parametrize(("header", "injection"), [
@@ -37,3 +44,55 @@ def test_any_text_is_read_or_refused(header: str) -> None:
         parse(header)
     except InvalidRequest as error:
         assert len(error.details) == 1
+
+
+def rule(**fields: Any) -> Rule:
+    columns: dict[str, Any] = {
+        "operation": None, "fault": "reset", "times": None, "every": None, "probability": None, "seed": 1,
+        "created_at": START,
+    }  # fmt: skip
+    return Rule(id=UUID(int=1), matched=0, fired=0, **columns | fields)
+
+
+def fired(count: int, *rules: Rule) -> list[int]:
+    """Of so many requests, one after the other, those that failed, counted from 1."""
+    found = []
+    for number in range(1, count + 1):
+        hit, asked = ask(rules, Operation.CREATE)
+        after = {each.created_at: each for each in asked}
+        rules = tuple(after.get(each.created_at, each) for each in rules)
+        if hit:
+            found.append(number)
+    return found
+
+
+def test_when_rules_fire() -> None:
+    assert fired(5, rule()) == [1, 2, 3, 4, 5]
+    assert fired(5, rule(times=2)) == [1, 2]
+    assert fired(7, rule(every=3)) == [3, 6]
+    assert fired(5, rule(operation=Operation.REFUND)) == []
+    assert fired(5, rule(probability=Decimal(0))) == []
+    assert fired(5, rule(probability=Decimal(1))) == [1, 2, 3, 4, 5]
+
+
+def test_chance_is_repeatable_and_kept_to() -> None:
+    first = fired(2000, rule(probability=Decimal("0.25"), seed=7))
+    assert first == fired(2000, rule(probability=Decimal("0.25"), seed=7))
+    assert first != fired(2000, rule(probability=Decimal("0.25"), seed=8))
+    assert abs(len(first) / 2000 - 0.25) < 0.04
+
+
+def test_rules_behind_the_one_that_fires_are_not_asked() -> None:
+    first, second = rule(times=2), rule(every=2, created_at=START + timedelta(seconds=1))
+    assert fired(6, first, second) == [1, 2, 4, 6]
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), [
+    ("POST", "/api/payments", "create"), ("GET", "/api/payments", "list"), ("GET", "/api/payments/x", "get"),
+    ("PATCH", "/api/payments/x", "change"), ("POST", "/api/payments/x/simulate", "simulate"),
+    ("POST", "/api/payments/x/refund", "refund"), ("GET", "/api/payments/x/audit", "audit"),
+    ("GET", "/api/payments/x/deliveries", "deliveries"), ("DELETE", "/api/payments", None), ("GET", "/api/faults", None),
+    ("DELETE", "/api/faults/x", None), ("GET", "/api/auth/me", None),
+])  # fmt: skip
+def test_operations(method: str, path: str, operation: str | None) -> None:
+    assert operation_of(method, path) == operation

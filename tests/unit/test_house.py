@@ -14,6 +14,7 @@ import pytest
 from mockpay.app import create_litestar
 from mockpay.errors import ApiError
 from mockpay.faults.model import Effect
+from mockpay.faults.rules import Operation
 from mockpay.payments.declines import DECLINES
 from mockpay.payments.events import NAMES
 from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
@@ -92,6 +93,8 @@ def test_every_fault_is_documented() -> None:
     documentation = (ROOT / "docs" / "faults.md").read_text()
     for effect in Effect:
         assert re.search(rf"^\| `{effect}[`;]", documentation, re.MULTILINE), effect
+    for operation in Operation:
+        assert f"`{operation}`" in documentation, operation
 
 
 def test_every_metric_is_documented() -> None:

@@ -1,16 +1,22 @@
 """Does to a request and its answer what the client asked for. The operation itself knows nothing of it."""
 
 import asyncio
-from typing import Final, assert_never
+from collections.abc import Callable
+from typing import Any, Final, assert_never
 
 import structlog
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
+from litestar.utils.path import normalize_path
 
+from mockpay.context import Context
 from mockpay.errors import ApiError, InvalidRequest
+from mockpay.faults import store
 from mockpay.faults.model import HEADER, Effect, InjectedError, Injection, LostAs, RequestInProgress, parse
 from mockpay.faults.protocol import reset, transport_of
+from mockpay.faults.rules import ask, operation_of
 from mockpay.tenants.gate import Caller
+from mockpay.tenants.model import Tenant
 from mockpay.web.error_handler import error_body
 from mockpay.web.request_log import request_id_of
 
@@ -20,23 +26,50 @@ _HEADER: Final = HEADER.lower().encode()
 
 
 class Faults:
-    """Inside the gate: only a tenant, within its limit, may ask for faults, and each request for its own only."""
+    """Inside the gate: only a tenant, within its limit, may ask for faults: for one request, or by rules for its own.
 
-    def __init__(self, app: ASGIApp) -> None:
+    The order is: the header, then the rules. What becomes of a payment by its own values is no matter of this.
+    """
+
+    def __init__(self, app: ASGIApp, context_of: Callable[[], Context]) -> None:
         self._app = app
+        self._context_of = context_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = _asked_for(scope)
-        if asked is None:
+        tenant = _may_ask(scope)
+        if tenant is None or scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         try:
-            injection = parse(asked)
+            injection = await self._asked_for(scope, tenant)
         except InvalidRequest as error:
             await _answer(scope, send, error, error.status, error.code)
             return
+        except Exception as error:  # whatever it is, the error handler answers it, inside
+            scope["state"]["refusal"] = error
+            injection = None
+        if injection is None:
+            await self._app(scope, receive, send)
+            return
         structlog.contextvars.bind_contextvars(fault=injection.effect.value)
         await self._inject(injection, scope, receive, _marked(send, injection))
+
+    async def _asked_for(self, scope: HTTPScope, tenant: Tenant) -> Injection | None:
+        """Raises InvalidRequest for the header, and DatabaseUnavailable."""
+        header = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+        if header is not None:
+            return parse(header)
+        operation = operation_of(scope["method"], normalize_path(scope["path"])) if tenant.has_faults else None
+        if operation is None:
+            return None
+        async with self._context_of().database.transaction() as connection:
+            fired, asked = ask(await store.lock_for(connection, tenant.id, operation), operation)
+            for rule in asked:
+                await store.count(connection, tenant.id, rule)
+        if fired is None:
+            return None
+        structlog.contextvars.bind_contextvars(fault_rule=str(fired.id))
+        return parse(fired.fault)
 
     async def _inject(self, injection: Injection, scope: Scope, receive: Receive, send: Send) -> None:
         match injection.effect:
@@ -136,15 +169,11 @@ async def _send_whole(send: Send, start: HTTPResponseStartEvent, body: bytes) ->
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _asked_for(scope: Scope) -> str | None:
-    """The header, if it comes from somebody who may ask."""
-    if scope["type"] != ScopeType.HTTP:
-        return None
-    state = scope.get("state", {})
+def _may_ask(scope: Scope) -> Tenant | None:
+    """The tenant whose request it is, if the gate let it in."""
+    state: Any = scope.get("state") or {}
     caller = state.get("caller")
-    if not isinstance(caller, Caller) or caller.tenant is None or state.get("refusal") is not None:
-        return None
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+    return caller.tenant if isinstance(caller, Caller) and state.get("refusal") is None else None
 
 
 def _marked(send: Send, injection: Injection) -> Send:

@@ -53,6 +53,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_tier: RateLimitTier
     webhook_url: str | None
     created_at: datetime
+    has_faults: bool = False
 
 
 def hash_api_key(api_key: str) -> bytes:

@@ -12,7 +12,7 @@ VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (lower(email)) DO NOTHING RETURNING id
 """
 _BY_API_KEY_SQL: Final = """
-SELECT id, name, email, rate_limit_tier, webhook_url, created_at FROM tenants WHERE api_key_sha256 = $1
+SELECT id, name, email, rate_limit_tier, webhook_url, created_at, has_faults FROM tenants WHERE api_key_sha256 = $1
 """
 # Fenced on the old key: of two rotations that race, the second finds its key replaced.
 _REPLACE_API_KEY_SQL: Final = """
@@ -20,20 +20,20 @@ UPDATE tenants SET api_key_sha256 = $3 WHERE id = $1 AND api_key_sha256 = $2 RET
 """
 _SET_WEBHOOK_URL_SQL: Final = """
 UPDATE tenants SET webhook_url = $2 WHERE id = $1
-RETURNING id, name, email, rate_limit_tier, webhook_url, created_at
+RETURNING id, name, email, rate_limit_tier, webhook_url, created_at, has_faults
 """
 _SET_TIER_SQL: Final = """
 UPDATE tenants SET rate_limit_tier = $2 WHERE id = $1
-RETURNING id, name, email, rate_limit_tier, webhook_url, created_at
+RETURNING id, name, email, rate_limit_tier, webhook_url, created_at, has_faults
 """
 _BY_ID_SQL: Final = """
-SELECT id, name, email, rate_limit_tier, webhook_url, created_at FROM tenants WHERE id = $1
+SELECT id, name, email, rate_limit_tier, webhook_url, created_at, has_faults FROM tenants WHERE id = $1
 """
 # A lock that other writers to the tenant wait for, but that the foreign keys to it do not.
 _LOCK_SQL: Final = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE"
 # By id, which is a UUIDv7: newest first.
 _PAGE_SQL: Final = """
-SELECT id, name, email, rate_limit_tier, webhook_url, created_at FROM tenants
+SELECT id, name, email, rate_limit_tier, webhook_url, created_at, has_faults FROM tenants
 WHERE id < $1 ORDER BY id DESC LIMIT $2
 """
 _COUNT_SQL: Final = "SELECT count(*) FROM tenants"

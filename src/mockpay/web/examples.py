@@ -44,7 +44,9 @@ BY_FIELD: Final[dict[str, Any]] = {
     "failed_to": "2026-02-01T12:00:00.000000Z",
     "failure_code": None,
     "failure_message": None,
+    "fault": "lost_response; as=timeout",
     "field": "amount",
+    "fired": 1,
     "finished_at": _TIME,
     "flag_rate_pct": 0.0,
     "flag_reason": None,
@@ -52,6 +54,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "flagged_last_24h": 0,
     "generated_at": _TIME,
     "after_seconds": 1.5,
+    "every": None,
     "due_at": _TIME,
     "has_more": True,
     "id": _ID,
@@ -63,6 +66,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "job_queue": "PostgreSQL, table webhook_deliveries",
     "last_24_hours": 3,
     "last_error": None,
+    "matched": 2,
     "max_attempts": 3,
     "message": "Done.",
     "metadata": {"order": 1001},
@@ -70,12 +74,14 @@ BY_FIELD: Final[dict[str, Any]] = {
     "next_attempt_at": None,
     "next_cursor": _CURSOR,
     "oldest_pending_seconds": 0.2,
+    "operation": "create",
     "original_amount": 49.99,
     "payload": {"event": "payment.success", "payment_id": _ID, "status": "success"},
     "payment_id": _ID,
     "payment_method": "pm_success",
     "payments": 3,
     "payments_with_history": 3,
+    "probability": None,
     "prev_hash": "00" * 32,
     "previous_expires_at": "2026-02-01T12:00:00.000000Z",
     "queue_depth": 0,
@@ -95,6 +101,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "successful": 2,
     "tenant_id": "01a208df-c0d9-756f-80ef-891a5ca24f1b",
     "threshold": 5,
+    "times": 1,
     "total": 1,
     "total_attempts": 3,
     "total_events": 1,
@@ -114,6 +121,7 @@ BY_FIELD: Final[dict[str, Any]] = {
 }
 
 BY_SCHEMA: Final[dict[str, Any]] = {
+    "CreateFault": {"fault": "lost_response", "operation": "create", "times": 1},
     "FailureView": {
         "failure_code": "insufficient_funds",
         "failure_message": "The account has not enough money.",
@@ -130,6 +138,7 @@ BY_SCHEMA: Final[dict[str, Any]] = {
         "metadata": {"amount": "49.99", "currency": "USD"},
         "created_at": _TIME,
         "entry_hash": "c3" * 32,
+        "probability": None,
         "prev_hash": "00" * 32,
     },
     "ErrorBody": {
@@ -145,6 +154,7 @@ BY_SCHEMA: Final[dict[str, Any]] = {
     "RefundView": {
         "payment_id": _ID,
         "status": "partially_refunded",
+        "operation": "create",
         "original_amount": 49.99,
         "refund_amount": 20,
         "refunded_at": _TIME,
