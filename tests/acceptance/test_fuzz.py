@@ -13,7 +13,7 @@ from tests.support.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "the-admin-key-of-the-tests"
-EXAMPLES = 15
+EXAMPLES = 10
 
 
 @pytest.mark.parametrize("role", ["tenant", "admin"])

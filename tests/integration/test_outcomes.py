@@ -10,7 +10,7 @@ import pytest
 from mockpay.context import Context
 from mockpay.payments.declines import DECLINES, FailureCode
 from mockpay.payments.service import settle_due_outcome
-from tests.support.fakes import Receiver
+from mockpay.tenants.service import Credentials
 from tests.support.gateway import Gateway
 
 pytestmark = pytest.mark.usefixtures("api_key")
@@ -37,22 +37,22 @@ async def settle_all(context: Context) -> int:
     return count
 
 
-@pytest.mark.parametrize("code", list(FailureCode))
 async def test_a_failure_shows_everywhere(
-    client: httpx.AsyncClient, context: Context, receiver: Receiver, code: FailureCode
+    gateway: Gateway, client: httpx.AsyncClient, credentials: Credentials
 ) -> None:
-    """On the payment, in the audit trail, in the webhook."""
-    payment = await create(client, webhook_url=receiver.url)
-    body = {"status": "failed", "failure_code": code}
-    failed = (await client.post(f"/api/payments/{payment['id']}/simulate", json=body)).json()
-    message = DECLINES[code].message
-    assert (failed["failure_code"], failed["failure_message"]) == (code, message)
-    trail = (await client.get(f"/api/payments/{payment['id']}/audit")).json()
-    assert trail["history"][-1]["metadata"]["failure_code"] == code
-    assert trail["intact"] is True
-    await Gateway(context, None, receiver).worker().run_due()  # type: ignore[arg-type]
-    sent = json.loads(receiver.received[-1].body)
-    assert (sent["failure_code"], sent["failure_message"]) == (code, message)
+    """Each of them: on the payment, in the audit trail, in the webhook."""
+    client.headers["Authorization"] = f"Bearer {credentials.api_key}"
+    for code, decline in DECLINES.items():
+        payment = await create(client, code, webhook_url=gateway.receiver.url)
+        body = {"status": "failed", "failure_code": code}
+        failed = (await client.post(f"/api/payments/{payment['id']}/simulate", json=body)).json()
+        assert (failed["failure_code"], failed["failure_message"]) == (code, decline.message)
+        trail = (await client.get(f"/api/payments/{payment['id']}/audit")).json()
+        assert trail["history"][-1]["metadata"]["failure_code"] == code
+        assert trail["intact"] is True
+        await gateway.worker().run_due()
+        sent = json.loads(gateway.receiver.received[-1].body)
+        assert (sent["failure_code"], sent["failure_message"]) == (code, decline.message)
 
 
 async def test_an_unknown_failure_code_is_named_with_those_there_are(client: httpx.AsyncClient) -> None:

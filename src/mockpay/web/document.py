@@ -44,6 +44,8 @@ _LINKS: Final = (
     ("list_users", "200", "/users/0/id", "user_id", ("change_user",)),
     ("list_rules", "200", "/rules/0/id", "rule_id", _OF_A_RULE),
     ("create_rule", "201", "/id", "rule_id", _OF_A_RULE),
+    ("create_fault", "201", "/id", "fault_id", ("delete_fault",)),
+    ("list_faults", "200", "/faults/0/id", "fault_id", ("delete_fault",)),
 )
 
 
