@@ -8,6 +8,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 
+from mockpay.chance import new_seed
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.telemetry import Telemetry
@@ -18,11 +19,6 @@ from mockpay.webhooks.address import AddressGuard
 def new_secret() -> str:
     """64 hex characters from 32 random bytes: an API key, or a webhook secret."""
     return secrets.token_hex(32)
-
-
-def new_seed() -> int:
-    """For choices that were left to chance. Below 2^53, which every JSON reader keeps exactly."""
-    return secrets.randbelow(2**53)
 
 
 def new_id() -> UUID:

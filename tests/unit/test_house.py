@@ -17,7 +17,7 @@ from mockpay.faults.model import Effect
 from mockpay.faults.rules import Operation
 from mockpay.payments.declines import DECLINES
 from mockpay.payments.events import NAMES
-from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
+from mockpay.payments.magic_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.settings import Settings, environment_name
 from mockpay.webhooks import delivery
 from mockpay.webhooks.signing import sign_standard, sign_with_all

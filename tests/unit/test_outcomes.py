@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mockpay.errors import InvalidRequest
 from mockpay.idempotency.model import keyed_request
 from mockpay.payments.declines import DECLINES, FailureCode, Retry
+from mockpay.payments.magic_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.payments.model import Status
 from mockpay.payments.outcomes import Outcome, planned
 from mockpay.payments.requests import CreatePayment, SimulatePayment
-from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.web.body import decode_body
 
 seeds = st.integers(0, 2**53 - 1)

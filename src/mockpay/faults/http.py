@@ -8,12 +8,12 @@ from litestar import Response, delete, get, post
 from litestar.params import JSONBody
 
 from mockpay import errors
+from mockpay.chance import Probability, Seed
 from mockpay.errors import Fault, InvalidRequest, NotFound
 from mockpay.exact_json import encode
 from mockpay.faults import store
 from mockpay.faults.model import Effect, parse
 from mockpay.faults.rules import Operation, Rule
-from mockpay.payments.outcomes import Probability, Seed
 from mockpay.tenants import store as tenants
 from mockpay.tenants.http import BODY_ERRORS, READ_ERRORS, TENANT_ROUTE, TenantDependency
 from mockpay.types import rfc3339

@@ -4,8 +4,6 @@ A choice that is left to chance is made from the rule's seed and the number of t
 the same seed and the same requests fail in the same way.
 """
 
-import hashlib
-import random
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,6 +13,8 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+
+from mockpay.chance import chance
 
 
 class Operation(StrEnum):
@@ -71,8 +71,7 @@ def fires(rule: Rule) -> bool:
     if rule.every is not None:
         return number % rule.every == 0
     if rule.probability is not None:
-        digest = hashlib.sha256(f"{rule.seed} {number}".encode()).digest()
-        return random.Random(digest).random() < rule.probability  # noqa: S311 - nothing to guess: the seed is given out
+        return chance(rule.seed, str(number)).random() < rule.probability
     return True
 
 

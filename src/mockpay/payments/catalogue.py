@@ -8,8 +8,8 @@ from litestar import Response, get
 from mockpay import errors
 from mockpay.exact_json import encode
 from mockpay.payments.declines import DECLINES, FailureCode, Retry
+from mockpay.payments.magic_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.payments.model import SimulatedStatus
-from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.web.answers import json_response
 from mockpay.web.openapi import errors as error_answers
 

@@ -4,38 +4,20 @@ Every random choice is made from the seed and the payment's idempotency key alon
 requests have the same outcomes, on whatever process and in whatever order they arrive.
 """
 
-import hashlib
-import random
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
+from mockpay.chance import Probability, Seed, chance
 from mockpay.errors import Fault, InvalidRequest
 from mockpay.payments.declines import FailureCode
+from mockpay.payments.magic_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.payments.model import Planned, SimulatedStatus, Status
-from mockpay.payments.test_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.types import exact_decimal
 
 LONGEST_DELAY_SECONDS: Final = 30 * 86_400
-SEED_MAX: Final = 2**53 - 1
-"""Every JSON reader keeps whole numbers up to here."""
-
-Seed = Annotated[int, msgspec.Meta(ge=0, le=SEED_MAX)]
-
-
-class Probability(Decimal):
-    """From 0 to 1."""
-
-    __slots__ = ()
-    json_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1}
-
-    @classmethod
-    def parse(cls, raw: object) -> "Probability":
-        if isinstance(raw, str) or not 0 <= (value := exact_decimal(raw)) <= 1:
-            raise ValueError("must be a number from 0 to 1")
-        return cls(value)
 
 
 class Failures(dict[FailureCode, Probability]):
@@ -71,9 +53,15 @@ class Delay(tuple[float, float]):
 
     @classmethod
     def parse(cls, raw: object) -> "Delay":
-        ends = raw if isinstance(raw, list) else [raw, raw]
-        if len(ends) != 2 or any(isinstance(end, str) for end in ends):  # noqa: PLR2004
-            raise ValueError("must be a number of seconds, or a list of two: the least and the most")
+        match raw:
+            case [least, most]:
+                ends = (least, most)
+            case int() | Decimal():
+                ends = (raw, raw)
+            case _:
+                raise ValueError("must be a number of seconds, or a list of two: the least and the most")
+        if any(isinstance(end, str) for end in ends):
+            raise ValueError("must be of numbers, not of strings")
         low, high = (float(exact_decimal(end)) for end in ends)
         if not 0 <= low <= high <= LONGEST_DELAY_SECONDS:
             raise ValueError(f"must be from 0 to {LONGEST_DELAY_SECONDS}, and a range in ascending order")
@@ -130,20 +118,19 @@ class Outcome(msgspec.Struct, frozen=True):
     def decide(self, idempotency_key: str, fresh_seed: int) -> Planned:
         """What becomes of the payment with this key, and after how many seconds."""
         seed = fresh_seed if self.seed is msgspec.UNSET else self.seed
-        digest = hashlib.sha256(f"{seed} {idempotency_key}".encode()).digest()
-        chance = random.Random(digest)  # noqa: S311 - nothing to guess: the seed is given out
-        status, code = self._drawn(Decimal(chance.random()))
-        return Planned(status=status, failure_code=code, seed=seed, after_seconds=chance.uniform(*self.after_seconds))
+        draw = chance(seed, idempotency_key)
+        status, code = self._drawn(Decimal(draw.random()))
+        return Planned(status=status, failure_code=code, seed=seed, after_seconds=draw.uniform(*self.after_seconds))
 
     def _drawn(self, number: Decimal) -> tuple[Status, FailureCode | None]:
         if self.status is SimulatedStatus.SUCCESS:
             return Status.SUCCESS, None
         if self.status is SimulatedStatus.FAILED:
             return Status.FAILED, self.failure_code or FailureCode.CARD_DECLINED
-        for code, chance in self._chances().items():
-            if number < chance:
+        for code, probability in self._chances().items():
+            if number < probability:
                 return (Status.SUCCESS, None) if code is None else (Status.FAILED, code)
-            number -= chance
+            number -= probability
         return Status.PENDING, None
 
 

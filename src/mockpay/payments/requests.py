@@ -9,9 +9,9 @@ import msgspec
 from mockpay.cursor import Cursor
 from mockpay.errors import Fault, InvalidRequest
 from mockpay.payments.declines import FailureCode
+from mockpay.payments.magic_values import PaymentMethod
 from mockpay.payments.model import SimulatedStatus, Status
 from mockpay.payments.outcomes import Outcome
-from mockpay.payments.test_values import PaymentMethod
 from mockpay.types import Amount, Currency, Money
 from mockpay.webhooks.address import WebhookUrl
 
