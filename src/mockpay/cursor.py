@@ -14,6 +14,9 @@ from uuid import UUID
 
 import msgspec
 
+LAST_ID: Final = UUID(int=2**128 - 1)
+"""Above every id: where a list that is read newest first begins."""
+
 _VERSION: Final = 1
 _LAYOUT: Final = struct.Struct(">Bq16s")
 _CHECKSUM_BYTES: Final = 7

@@ -36,6 +36,11 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+def given(body: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a PATCH that the client sent: the others are UNSET."""
+    return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+
+
 def rfc3339(moment: datetime) -> str:
     """Always six decimals and a Z, so that two times compare as text as they do as times."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 
 import mockpay
+from mockpay.cursor import LAST_ID
 from mockpay.webhooks import log, store
 
-NOBODY, LAST = f"'{UUID(int=0)}'", f"'{log.LAST_ID}'"
+NOBODY, LAST = f"'{UUID(int=0)}'", f"'{LAST_ID}'"
 SOURCES = sorted(Path(mockpay.__file__).parent.rglob("*.py"))
 EXECUTING = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "cursor", "prepare"}
 

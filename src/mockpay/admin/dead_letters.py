@@ -9,40 +9,26 @@ from litestar.params import JSONBody
 from mockpay import errors
 from mockpay.admin.access import ADMIN_ERRORS, ADMIN_ROUTE
 from mockpay.deliveries import service
-from mockpay.deliveries.http import next_cursor
 from mockpay.exact_json import decode, encode
 from mockpay.tenants.http import BODY_ERRORS
-from mockpay.types import Id, Moment, parse_time, parse_uuid, rfc3339
+from mockpay.types import Id, Moment, rfc3339
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
+from mockpay.web.pages import read_page
 from mockpay.web.parameters import (
     CursorParameter,
     LimitParameter,
     QueryReader,
-    cursor_of,
-    page_limit,
     path_id,
     path_uuid,
     query,
 )
-from mockpay.webhooks.log import LAST_ID, DeadLetterFilter, Delivery
+from mockpay.webhooks.log import DeadLetterFilter, Delivery
 
-CURSOR_OF: Final = "dead_letters"
 FILTERS: Final = DeadLetterFilter.__struct_fields__
 JobId = Annotated[str, path_uuid("A job_id of the list.")]
-
-
-class ReplayDeadLetters(msgspec.Struct, frozen=True):
-    """The body of POST /api/admin/dlq/replay: the filters of GET /api/admin/dlq. What is left out matches all."""
-
-    tenant_id: Id | None = None
-    payment_id: Id | None = None
-    event: str | None = None
-    last_error: str | None = None
-    failed_from: Moment | None = None
-    failed_to: Moment | None = None
 
 
 class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,17 +83,16 @@ async def list_dead_letters(
     failed_to: Annotated[str | None, query("RFC 3339, exclusive.", format="date-time")] = None,
 ) -> Response[DeadLettersView]:
     reader = QueryReader(request.query_params.multi_items(), ("limit", "cursor", *FILTERS))
-    size = reader.read("limit", page_limit, 10)
-    after = reader.read("cursor", cursor_of(CURSOR_OF), None)
+    asked = read_page(reader, "dead_letters")
     wanted = _filter(reader)
     reader.finish()
-    before = after.id if after else LAST_ID
-    total, found = await service.dead_letters(context, wanted, before=before, limit=size + 1)
+    total, found = await service.dead_letters(context, wanted, before=asked.before_id, limit=asked.fetched)
+    page = asked.cut(found)
     view = DeadLettersView(
         total=total,
         message=_message(total),
-        failed_jobs=[_view(delivery) for delivery in found[:size]],
-        next_cursor=next_cursor(found, size, CURSOR_OF),
+        failed_jobs=[_view(delivery) for delivery in page.rows],
+        next_cursor=page.next_cursor,
     )
     return json_response(encode(view), 200)
 
@@ -128,7 +113,7 @@ async def replay_dead_letter(job_id: JobId, context: ContextDependency) -> Respo
 
 @post(
     "/api/admin/dlq/replay",
-    dto=StrictBody.of(ReplayDeadLetters),
+    dto=StrictBody.of(DeadLetterFilter),
     return_dto=None,
     status_code=202,
     summary="Replay all dead letters that match a filter",
@@ -136,11 +121,10 @@ async def replay_dead_letter(job_id: JobId, context: ContextDependency) -> Respo
     **ADMIN_ROUTE,
 )
 async def replay_dead_letters(
-    context: ContextDependency, data: JSONBody[ReplayDeadLetters | None] = None
+    context: ContextDependency, data: JSONBody[DeadLetterFilter | None] = None
 ) -> Response[ReplayedView]:
     """Without a filter it is all of them."""
-    wanted = DeadLetterFilter(**msgspec.structs.asdict(data)) if data else DeadLetterFilter()
-    done = await service.replay_all_dead(context, wanted)
+    done = await service.replay_all_dead(context, data or DeadLetterFilter())
     message = f"Dead letters queued: {done.replayed}."
     if done.skipped:
         message += f" Still dead, since their payments have no webhook_url any more: {done.skipped}."
@@ -152,12 +136,12 @@ ROUTES = [list_dead_letters, replay_dead_letters, replay_dead_letter]
 
 def _filter(reader: QueryReader) -> DeadLetterFilter:
     return DeadLetterFilter(
-        tenant_id=reader.read("tenant_id", parse_uuid, None),
-        payment_id=reader.read("payment_id", parse_uuid, None),
+        tenant_id=reader.read("tenant_id", Id.parse, None),
+        payment_id=reader.read("payment_id", Id.parse, None),
         event=reader.read("event", str, None),
         last_error=reader.read("last_error", str, None),
-        failed_from=reader.read("failed_from", parse_time, None),
-        failed_to=reader.read("failed_to", parse_time, None),
+        failed_from=reader.read("failed_from", Moment.parse, None),
+        failed_to=reader.read("failed_to", Moment.parse, None),
     )
 
 

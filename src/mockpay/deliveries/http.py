@@ -1,33 +1,29 @@
 """Routes of a tenant's webhook deliveries."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
 
 from mockpay import errors
-from mockpay.cursor import Cursor
 from mockpay.deliveries import service
 from mockpay.exact_json import encode
 from mockpay.tenants.http import READ_ERRORS, TENANT_ROUTE, TenantDependency
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import errors as error_answers
+from mockpay.web.pages import read_page
 from mockpay.web.parameters import (
     CursorParameter,
     LimitParameter,
     QueryReader,
-    cursor_of,
     one_of,
-    page_limit,
     path_id,
     path_uuid,
     query,
 )
-from mockpay.webhooks.log import LAST_ID, Delivery
 from mockpay.webhooks.views import DeliveryStatus, DeliveryView, delivery_view
 
-CURSOR_OF: Final = "deliveries"
 DeliveryId = Annotated[str, path_uuid()]
 DELIVERY_ROUTE = {**TENANT_ROUTE, "tags": ["webhooks"]}
 
@@ -57,18 +53,16 @@ async def list_deliveries(
 ) -> Response[DeliveryPageView]:
     """Each with every attempt, as far as they are kept: delivered ones are forgotten after a time."""
     reader = QueryReader(request.query_params.multi_items(), ("limit", "cursor", "status"))
-    size = reader.read("limit", page_limit, 10)
-    after = reader.read("cursor", cursor_of(CURSOR_OF), None)
+    asked = read_page(reader, "deliveries")
     wanted = reader.read("status", one_of(DeliveryStatus), None)
     reader.finish()
-    before = after.id if after else LAST_ID
-    found = await service.page(context, tenant.id, before=before, status=wanted, limit=size + 1)
-    shown = found[:size]
+    found = await service.page(context, tenant.id, before=asked.before_id, status=wanted, limit=asked.fetched)
+    page = asked.cut(found)
     view = DeliveryPageView(
-        data=[delivery_view(delivery) for delivery in shown],
-        total=len(shown),
-        has_more=len(found) > size,
-        next_cursor=next_cursor(found, size, CURSOR_OF),
+        data=[delivery_view(delivery) for delivery in page.rows],
+        total=len(page.rows),
+        has_more=page.next_cursor is not None,
+        next_cursor=page.next_cursor,
     )
     return json_response(encode(view), 200)
 
@@ -88,14 +82,6 @@ async def replay_delivery(
     """
     replayed = await service.replay(context, tenant.id, path_id("delivery_id", delivery_id))
     return json_response(encode(delivery_view(replayed)), 202)
-
-
-def next_cursor(found: list[Delivery], size: int, of: str) -> str | None:
-    """Of a page of `size` deliveries, where one more was asked for to see whether there is one."""
-    if len(found) <= size:
-        return None
-    last = found[size - 1]
-    return Cursor(last.created_at, last.id).encode(of)
 
 
 ROUTES = [list_deliveries, replay_delivery]

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from mockpay.context import Context
+from mockpay.cursor import LAST_ID
 from mockpay.errors import NotFound, NotReplayable
 from mockpay.payments import store as payments
 from mockpay.postgres.pool import Connection
@@ -60,7 +61,7 @@ async def replay_dead(context: Context, delivery_id: UUID) -> Delivery:
 async def replay_all_dead(context: Context, wanted: DeadLetterFilter) -> Replayed:
     """All dead letters that are wanted, each once: one that dies again meanwhile is not replayed again."""
     replayed = skipped = 0
-    before = log.LAST_ID
+    before = LAST_ID
     while True:
         async with context.database.transaction() as connection:
             dead = await log.dead_letters(connection, wanted, before=before, limit=REPLAYED_AT_ONCE)

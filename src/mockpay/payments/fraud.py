@@ -1,6 +1,7 @@
 """Fraud rules. Pure: what must be counted is asked for as facts."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, assert_never
@@ -46,6 +47,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Decimal
     window_secs: int | None = None
     currency: str | None = None
+
+
+class StoredRule(Rule, frozen=True, kw_only=True):
+    """`tenant_id` is None where the rule holds for every tenant."""
+
+    tenant_id: UUID | None
+    action: str
+    is_active: bool
+    created_at: datetime
 
 
 def faults_of(rule_type: RuleType, threshold: Decimal, window_secs: int | None) -> list[Fault]:

@@ -8,7 +8,6 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import HeaderParameter, JSONBody
 
 from mockpay import errors
-from mockpay.cursor import Cursor
 from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
 from mockpay.exact_json import encode
 from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
@@ -38,13 +37,12 @@ from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
+from mockpay.web.pages import PageRequest, read_page
 from mockpay.web.parameters import (
     CursorParameter,
     LimitParameter,
     QueryReader,
-    cursor_of,
     one_of,
-    page_limit,
     path_id,
     path_uuid,
     query,
@@ -58,7 +56,6 @@ IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(name="Idempotency-Key", required=False, description=_KEY_DESCRIPTION, schema_extra=_KEY_SCHEMA),
 ]
-CURSOR_OF = "payments"
 PAYMENT_ROUTE = {**TENANT_ROUTE, "tags": ["payments"]}
 ONE_ERRORS = (errors.InvalidRequest, errors.NotFound, *READ_ERRORS)
 WRITE_ERRORS = (*BODY_ERRORS, errors.IdempotencyKeyReused, *READ_ERRORS)
@@ -105,15 +102,13 @@ async def list_payments(
     created_to: Annotated[str | None, query("RFC 3339, exclusive.", format="date-time")] = None,
 ) -> Response[PageView]:
     """`total` is the number of payments in this page."""
-    query = _list_query(request)
-    payments = await service.page(context, tenant, query)
-    shown = payments[: query.limit]
-    has_more = len(payments) > query.limit
+    asked, query = _list_query(request)
+    page = asked.cut(await service.page(context, tenant, query))
     view = PageView(
-        data=[payment_view(payment) for payment in shown],
-        total=len(shown),
-        has_more=has_more,
-        next_cursor=Cursor(shown[-1].created_at, shown[-1].id).encode(CURSOR_OF) if has_more else None,
+        data=[payment_view(payment) for payment in page.rows],
+        total=len(page.rows),
+        has_more=page.next_cursor is not None,
+        next_cursor=page.next_cursor,
     )
     return json_response(encode(view), 200)
 
@@ -256,15 +251,16 @@ def _simulated(data: SimulatePayment) -> Change:
             return Fail() if data.failure_code is msgspec.UNSET else Fail(data.failure_code)
 
 
-def _list_query(request: AnyRequest) -> ListPayments:
+def _list_query(request: AnyRequest) -> tuple[PageRequest, ListPayments]:
     reader = QueryReader(request.query_params.multi_items(), ListPayments.__struct_fields__)
+    asked = read_page(reader, "payments")
     query = ListPayments(
-        limit=reader.read("limit", page_limit, 10),
-        cursor=reader.read("cursor", cursor_of(CURSOR_OF), None),
+        limit=asked.size,
+        cursor=asked.after,
         status=reader.read("status", one_of(Status), None),
         currency=reader.read("currency", Currency.parse, None),
         created_from=reader.read("created_from", parse_time, None),
         created_to=reader.read("created_to", parse_time, None),
     )
     reader.finish()
-    return query
+    return asked, query

@@ -87,10 +87,6 @@ class ChangePayment(msgspec.Struct, frozen=True):
     description: Text | msgspec.UnsetType | None = msgspec.UNSET
     metadata: Metadata | msgspec.UnsetType | None = msgspec.UNSET
 
-    def given(self) -> dict[str, Any]:
-        """The fields that the client sent."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
-
 
 class ListPayments(msgspec.Struct, frozen=True):
     """The query of GET /api/payments. `created_from` is inclusive, `created_to` exclusive."""

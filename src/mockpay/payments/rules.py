@@ -1,13 +1,12 @@
 """The table of fraud rules, as the administrator sees it. `payments.store` reads the active ones at each payment."""
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from mockpay.cursor import Cursor
-from mockpay.payments.fraud import Rule, RuleType
+from mockpay.payments.fraud import RuleType, StoredRule
 from mockpay.postgres.pool import Connection
 
 # In the order in which they are applied.
@@ -27,15 +26,6 @@ _UPDATE_SQL: Final = """
 UPDATE fraud_rules SET name = $2, threshold = $3, window_secs = $4, is_active = $5 WHERE id = $1
 """
 _DELETE_SQL: Final = "DELETE FROM fraud_rules WHERE id = $1 RETURNING id"
-
-
-class StoredRule(Rule, frozen=True, kw_only=True):
-    """`tenant_id` is None where the rule holds for every tenant."""
-
-    tenant_id: UUID | None
-    action: str
-    is_active: bool
-    created_at: datetime
 
 
 async def page(connection: Connection, after: Cursor | None, limit: int) -> list[StoredRule]:

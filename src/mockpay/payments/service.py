@@ -25,7 +25,7 @@ from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
 from mockpay.postgres.pool import Connection
 from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
-from mockpay.types import Money
+from mockpay.types import Money, given
 from mockpay.webhooks import store as webhooks
 from mockpay.webhooks.log import Delivery, of_payment
 
@@ -95,17 +95,17 @@ async def settle_due_outcome(context: Context) -> bool:
 
 async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:
     """Change what is no part of the payment's state, whatever that is. Raises NotFound and InvalidRequest."""
-    given = request.given()
-    problem = await context.address_guard.problem_with(given.get("webhook_url"))
+    changes = given(request)
+    problem = await context.address_guard.problem_with(changes.get("webhook_url"))
     async with context.database.transaction() as connection:
         before = await store.by_id_locked(connection, tenant.id, payment_id)
         if before is None:
             raise NotFound(NO_PAYMENT)
         if problem:
             raise problem
-        if not given:
+        if not changes:
             return before
-        after = msgspec.structs.replace(before, **given, updated_at=context.clock.now())
+        after = msgspec.structs.replace(before, **changes, updated_at=context.clock.now())
         await store.update_details(connection, after)
     return after
 

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from mockpay import exact_json
-from mockpay.cursor import Cursor
+from mockpay.cursor import LAST_ID, Cursor
 from mockpay.payments.declines import FailureCode
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment, Planned, Status
@@ -48,7 +48,7 @@ _BY_ID_LOCKED_SQL: Final = "SELECT * FROM payments WHERE tenant_id = $1 AND id =
 # The row comparison is what the index is ordered by, so the cost of a page does not depend on its depth. It is no
 # part of an OR, which a prepared statement's plan could only use as a filter: the first page has a cursor too, and
 # both ends of a range of time are bounds of the index.
-_BEFORE_ALL: Final = Cursor(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+_BEFORE_ALL: Final = Cursor(datetime.max.replace(tzinfo=UTC), LAST_ID)
 _LIST_SQL: Final = """
 SELECT * FROM payments
 WHERE tenant_id = $1

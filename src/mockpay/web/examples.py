@@ -161,6 +161,6 @@ BY_SCHEMA: Final[dict[str, Any]] = {
         "refund_reason": "one of two arrived broken",
     },
     "Registration": {"name": "Ada", "email": "dev@example.com"},
-    "ReplayDeadLetters": {"event": "payment.success"},
+    "DeadLetterFilter": {"event": "payment.success"},
     "SimulatePayment": {"status": "success"},
 }

@@ -8,7 +8,6 @@ from uuid import UUID
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import PathParameter, QueryParameter
 
-from mockpay.cursor import Cursor
 from mockpay.errors import Fault, InvalidRequest
 from mockpay.types import parse_uuid
 
@@ -86,14 +85,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
-
-
-page_limit = whole_number(1, LIMIT_MAX)
-
-
-def cursor_of(name: str) -> Callable[[str], Cursor]:
-    """Of the list with this name."""
-    return lambda text: Cursor.decode(text, name)
 
 
 def one_of(choices: type[Choice]) -> Callable[[str], Choice]:

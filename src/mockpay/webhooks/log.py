@@ -8,10 +8,8 @@ import asyncpg
 import msgspec
 
 from mockpay.postgres.pool import Connection
+from mockpay.types import Id, Moment
 from mockpay.webhooks.address import receiver_host
-
-LAST_ID: Final = UUID(int=2**128 - 1)
-"""Above every id: where a list that is read newest first begins."""
 
 _OF_PAYMENT_SQL: Final = """
 SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND payment_id = $2 ORDER BY created_at, id
@@ -145,14 +143,17 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters; None is any. `failed_from` is inclusive, `failed_to` exclusive."""
+    """Which dead letters; None is any. `failed_from` is inclusive, `failed_to` exclusive.
 
-    tenant_id: UUID | None = None
-    payment_id: UUID | None = None
+    The body of POST /api/admin/dlq/replay, and the query of GET /api/admin/dlq.
+    """
+
+    tenant_id: Id | None = None
+    payment_id: Id | None = None
     event: str | None = None
     last_error: str | None = None
-    failed_from: datetime | None = None
-    failed_to: datetime | None = None
+    failed_from: Moment | None = None
+    failed_to: Moment | None = None
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +179,7 @@ async def of_payment(connection: Connection, tenant_id: UUID, payment_id: UUID) 
 
 
 async def page(
-    connection: Connection, tenant_id: UUID, *, before: UUID = LAST_ID, status: str | None, limit: int
+    connection: Connection, tenant_id: UUID, *, before: UUID, status: str | None, limit: int
 ) -> list[Delivery]:
     """A tenant's deliveries with every attempt, newest first."""
     if status == "dead":
@@ -188,9 +189,7 @@ async def page(
     return await _with_attempts(connection, tenant_id, rows)
 
 
-async def dead_letters(
-    connection: Connection, wanted: DeadLetterFilter, *, before: UUID = LAST_ID, limit: int
-) -> list[Delivery]:
+async def dead_letters(connection: Connection, wanted: DeadLetterFilter, *, before: UUID, limit: int) -> list[Delivery]:
     """Over all tenants, newest first, without their attempts."""
     rows = await connection.fetch(_DEAD_LETTERS_SQL, before, *msgspec.structs.astuple(wanted), limit)
     return [_delivery(row) for row in rows]
