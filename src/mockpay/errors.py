@@ -51,8 +51,8 @@ class Fault(msgspec.Struct, frozen=True):
 class ApiError(MockPayError):
     """Raising one rolls the request's transaction back and answers with its status and code."""
 
-    status: ClassVar[int]
-    code: ClassVar[str]
+    status: int
+    code: str
     summary: ClassVar[str]
 
     def __init__(self, sentence: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:

@@ -1,19 +1,29 @@
 """Routes for whoever runs the server: is it up, is it ready, what does it do."""
 
+import msgspec
 from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
+from prometheus_client.metrics_core import Metric
 
 from mockpay import __version__, errors
 from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
 from mockpay.exact_json import encode
 from mockpay.postgres.migrate import bundled_migrations, is_current
-from mockpay.telemetry import CONTENT_TYPE, Gauge
+from mockpay.telemetry import CONTENT_TYPE, gauge
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
-from mockpay.web.openapi import HealthView, ReadyView
 from mockpay.web.openapi import errors as error_answers
 from mockpay.webhooks import log
+
+
+class HealthView(msgspec.Struct, frozen=True):
+    status: str
+    version: str
+
+
+class ReadyView(msgspec.Struct, frozen=True):
+    status: str
 
 
 @get("/health", tags=["operations"], summary="Is the process up?")
@@ -51,21 +61,21 @@ async def metrics(context: ContextDependency) -> Response[bytes]:
 ROUTES = [health, ready, metrics]
 
 
-def _process_gauges(context: Context) -> list[Gauge]:
+def _process_gauges(context: Context) -> list[Metric]:
     usage = context.database.usage()
     return [
-        Gauge("mockpay_info", "The version that runs.", {__version__: 1}, "version"),
-        Gauge(
+        gauge("mockpay_info", "The version that runs.", {__version__: 1}, "version"),
+        gauge(
             "mockpay_database_connections",
             "Connections of the process that answered, by what they do.",
             {"in_use": usage.in_use, "idle": usage.idle},
             "state",
         ),
-        Gauge("mockpay_database_connections_limit", "The most connections of that process.", {"": usage.limit}),
+        gauge("mockpay_database_connections_limit", "The most connections of that process.", {"": usage.limit}),
     ]
 
 
-async def _queue_gauges(context: Context) -> list[Gauge]:
+async def _queue_gauges(context: Context) -> list[Metric]:
     try:
         async with context.database.connection() as connection:
             queue = await log.queue_state(connection)
@@ -73,9 +83,9 @@ async def _queue_gauges(context: Context) -> list[Gauge]:
         return [_database_up(0)]
     return [
         _database_up(1),
-        Gauge("mockpay_webhook_queue_depth", "Webhooks that are not delivered yet.", {"": queue.pending}),
-        Gauge("mockpay_webhook_dead_letters", "Webhooks that were given up.", {"": queue.dead}),
-        Gauge(
+        gauge("mockpay_webhook_queue_depth", "Webhooks that are not delivered yet.", {"": queue.pending}),
+        gauge("mockpay_webhook_dead_letters", "Webhooks that were given up.", {"": queue.dead}),
+        gauge(
             "mockpay_webhook_oldest_pending_seconds",
             "The age of the event that waits longest; 0 if none does.",
             {"": queue.oldest_pending_seconds},
@@ -83,5 +93,5 @@ async def _queue_gauges(context: Context) -> list[Gauge]:
     ]
 
 
-def _database_up(value: int) -> Gauge:
-    return Gauge("mockpay_database_up", "Whether the database answered this scrape.", {"": value})
+def _database_up(value: int) -> Metric:
+    return gauge("mockpay_database_up", "Whether the database answered this scrape.", {"": value})

@@ -20,17 +20,12 @@ _LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 _METHODS: Final = frozenset({"GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"})
 
 
-class Gauge:
+def gauge(name: str, documentation: str, values: Mapping[str, float], label: str = "") -> Metric:
     """A value that is read when it is asked for. `values` by label, or under "" where there is none."""
-
-    def __init__(self, name: str, documentation: str, values: Mapping[str, float], label: str = "") -> None:
-        self._family = GaugeMetricFamily(name, documentation, labels=[label] if label else [])
-        for key, value in values.items():
-            self._family.add_metric([key] if label else [], value)
-
-    @property
-    def family(self) -> Metric:
-        return self._family
+    family = GaugeMetricFamily(name, documentation, labels=[label] if label else [])
+    for key, value in values.items():
+        family.add_metric([key] if label else [], value)
+    return family
 
 
 class Telemetry:
@@ -61,19 +56,19 @@ class Telemetry:
         """On a thread, for a process that has no other server. Raises OSError if the port can't be had."""
         start_http_server(port, host, self._registry)
 
-    def text(self, gauges: Iterable[Gauge]) -> bytes:
+    def text(self, gauges: Iterable[Metric]) -> bytes:
         """What was counted, and `gauges` beside it."""
         counted = self._registry
         if MULTIPROCESS_FOLDER in os.environ:
             counted = CollectorRegistry()
-            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         read = CollectorRegistry()
-        read.register(_Read([gauge.family for gauge in gauges]))
+        read.register(_Read(gauges))
         return generate_latest(counted) + generate_latest(read)
 
 
 class _Read(Collector):
-    def __init__(self, families: list[Metric]) -> None:
+    def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:

@@ -11,18 +11,18 @@ from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
 from mockpay.errors import ApiError, InvalidRequest
-from mockpay.faults import store
 from mockpay.faults.model import HEADER, Effect, InjectedError, Injection, LostAs, RequestInProgress, parse
 from mockpay.faults.protocol import reset, transport_of
-from mockpay.faults.rules import ask, operation_of
+from mockpay.faults.rules import operation_of
+from mockpay.faults.service import fired_by
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
+from mockpay.web.asgi import adding, header_of, raw_headers
 from mockpay.web.error_handler import error_body
 from mockpay.web.request_log import request_id_of
 
 HELD_SECONDS_MAX: Final = 600.0
 """A request that gets no answer is not held for ever."""
-_HEADER: Final = HEADER.lower().encode()
 
 
 class Faults:
@@ -43,7 +43,7 @@ class Faults:
         try:
             injection = await self._asked_for(scope, tenant)
         except InvalidRequest as error:
-            await _answer(scope, send, error, error.status, error.code)
+            await _answer(scope, send, error)
             return
         except Exception as error:  # whatever it is, the error handler answers it, inside
             scope["state"]["refusal"] = error
@@ -52,20 +52,16 @@ class Faults:
             await self._app(scope, receive, send)
             return
         structlog.contextvars.bind_contextvars(fault=injection.effect.value)
-        await self._inject(injection, scope, receive, _marked(send, injection))
+        # An answer that arrives says which fault it went through.
+        await self._inject(injection, scope, receive, adding(send, {HEADER: injection.effect.value}))
 
     async def _asked_for(self, scope: HTTPScope, tenant: Tenant) -> Injection | None:
         """Raises InvalidRequest for the header, and DatabaseUnavailable."""
-        header = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+        header = header_of(scope, HEADER)
         if header is not None:
             return parse(header)
-        operation = operation_of(scope["method"], normalize_path(scope["path"])) if tenant.has_faults else None
-        if operation is None:
-            return None
-        async with self._context_of().database.transaction() as connection:
-            fired, asked = ask(await store.lock_for(connection, tenant.id, operation), operation)
-            for rule in asked:
-                await store.count(connection, tenant.id, rule)
+        operation = operation_of(scope["method"], normalize_path(scope["path"]))
+        fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
             return None
         structlog.contextvars.bind_contextvars(fault_rule=str(fired.id))
@@ -81,14 +77,14 @@ class Faults:
             case Effect.RESET:
                 await _reset(scope, receive)
             case Effect.ERROR:
-                await _answer_chosen(injection, scope, send)
+                await _answer(scope, send, InjectedError(injection.status, injection.code))
             case Effect.IN_PROGRESS:
-                await _answer(scope, send, RequestInProgress(), RequestInProgress.status, RequestInProgress.code)
+                await _answer(scope, send, RequestInProgress())
             case Effect.TRUNCATED:
                 await self._truncate(scope, receive, send)
             case Effect.MALFORMED:
                 start, body = await self._done(scope, receive)
-                await _send_whole(send, start, body[:-1] + b"]" if body else b"{]")
+                await _send_whole(send, start, _spoilt(body))
             case Effect.LOST_RESPONSE:
                 await self._done(scope, receive)
                 await _lose(injection, scope, receive, send)
@@ -125,7 +121,7 @@ async def _lose(injection: Injection, scope: Scope, receive: Receive, send: Send
         case LostAs.TIMEOUT:
             await _hold(scope, receive)
         case LostAs.ERROR:
-            await _answer_chosen(injection, scope, send)
+            await _answer(scope, send, InjectedError(injection.status, injection.code))
         case _:
             assert_never(injection.lost_as)
 
@@ -148,25 +144,25 @@ async def _until_disconnected(receive: Receive) -> None:
         pass
 
 
-async def _answer_chosen(injection: Injection, scope: Scope, send: Send) -> None:
-    await _answer(scope, send, InjectedError(injection.status), injection.status, injection.code)
-
-
-async def _answer(scope: Scope, send: Send, error: ApiError, status: int, code: str) -> None:
-    body = error_body(error, request_id_of(scope), code)
-    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+async def _answer(scope: Scope, send: Send, error: ApiError) -> None:
+    body = error_body(error, request_id_of(scope))
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
     start: HTTPResponseStartEvent = {
         "type": "http.response.start",
-        "status": status,
-        "headers": [(b"content-type", b"application/json"), *headers],
+        "status": error.status,
+        "headers": raw_headers(headers),
     }
     await _send_whole(send, start, body)
 
 
 async def _send_whole(send: Send, start: HTTPResponseStartEvent, body: bytes) -> None:
-    headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
-    await send({**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
+    await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _spoilt(body: bytes) -> bytes:
+    """No JSON any more, and as long as it was. An answer without a body stays without."""
+    return body[:-1] + b"!" if body else body
 
 
 def _may_ask(scope: Scope) -> Tenant | None:
@@ -174,14 +170,3 @@ def _may_ask(scope: Scope) -> Tenant | None:
     state: Any = scope.get("state") or {}
     caller = state.get("caller")
     return caller.tenant if isinstance(caller, Caller) and state.get("refusal") is None else None
-
-
-def _marked(send: Send, injection: Injection) -> Send:
-    """An answer that arrives says which fault it went through."""
-
-    async def send_marked(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (_HEADER, injection.effect.value.encode())]
-        await send(message)
-
-    return send_marked

@@ -14,6 +14,8 @@ LONGEST_SECONDS: Final = 300.0
 
 _PARAMETER: Final = re.compile(r"\s*([a-z]+)\s*=\s*([A-Za-z0-9_.]+)\s*")
 _SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+_STATUS: Final = re.compile(r"[45][0-9]{2}")
+_WITH_RETRY_AFTER: Final = (429, 503)
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
@@ -44,29 +46,31 @@ class LostAs(StrEnum):
     ERROR = "error"
 
 
-class Injection(msgspec.Struct, frozen=True, kw_only=True):
-    effect: Effect
-    seconds: float = 2.0
-    status: int = 500
-    code: str = "injected_error"
-    lost_as: LostAs = LostAs.RESET
-
-
 class InjectedError(ApiError):
-    """Its status and code are the client's choice."""
+    """Its status and code are the client's choice; these are where it makes none."""
 
     status = 500
     code = "injected_error"
-    summary = "The header X-MockPay-Fault asked for this error."
+    summary = "The header X-MockPay-Fault, or a rule of /api/faults, asked for this error."
 
-    def __init__(self, status: int) -> None:
-        super().__init__(headers={"Retry-After": "1"} if status in (429, 503) else None)
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(headers={"Retry-After": "1"} if status in _WITH_RETRY_AFTER else None)
+        self.status = status
+        self.code = code
 
 
 class RequestInProgress(ApiError):
     status = 409
     code = "request_in_progress"
     summary = "The first request with this Idempotency-Key is still running. Repeat this one later."
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
+    effect: Effect
+    seconds: float = 2.0
+    status: int = InjectedError.status
+    code: str = InjectedError.code
+    lost_as: LostAs = LostAs.RESET
 
 
 # Which parameters each effect takes.
@@ -97,7 +101,7 @@ def _field(name: str, value: str) -> dict[str, object]:
     match name:
         case "seconds" if _SECONDS.fullmatch(value) and float(value) <= LONGEST_SECONDS:
             return {"seconds": float(value)}
-        case "status" if value.isdigit() and len(value) == 3 and value[0] in "45":  # noqa: PLR2004
+        case "status" if _STATUS.fullmatch(value):
             return {"status": int(value)}
         case "code" if _CODE.fullmatch(value):
             return {"code": value}

@@ -19,6 +19,7 @@ METADATA_KEYS_MAX = 50
 METADATA_KEY_LENGTH_MAX = 100
 METADATA_DEPTH_MAX = 10
 METADATA_DECIMALS_MAX = 400
+METADATA_SMALLEST, METADATA_LARGEST = 1e-300, 1e300
 
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -122,5 +123,5 @@ def _check_number(value: Any) -> None:
         and not -METADATA_DECIMALS_MAX < int(value.as_tuple().exponent) < METADATA_DECIMALS_MAX
     ):
         raise ValueError(f"must not hold numbers of more than {METADATA_DECIMALS_MAX} digits")
-    if not -1e300 < value < 1e300 or (value != 0 and abs(value) < 1e-300):  # noqa: PLR2004
+    if value and not METADATA_SMALLEST < abs(value) < METADATA_LARGEST:
         raise ValueError("must not hold numbers outside the range of a double")

@@ -13,7 +13,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
@@ -23,6 +23,7 @@ from mockpay.settings import Settings
 from mockpay.tenants import store
 from mockpay.tenants.model import Tenant, bearer_token, hash_api_key, is_admin_key, is_api_key
 from mockpay.tenants.rate_limit import Window, hit, unlimited
+from mockpay.web.asgi import adding, header_of
 
 API_PREFIX: Final = "/api/"
 _IPV6_SITE_BITS: Final = 64
@@ -57,13 +58,13 @@ class Gate:
         state = scope.setdefault("state", {})
         window: Window | None = None
         try:
-            caller, window = await admit(self._context_of(), _authorization(scope), _client_address(scope))
+            caller, window = await admit(self._context_of(), header_of(scope, "Authorization"), _client_address(scope))
             state["caller"] = caller
             if window.is_exceeded:
                 state["refusal"] = RateLimited(window.reset_seconds)
         except Exception as error:  # whatever it is, the error handler answers it, inside
             state["refusal"] = error
-        await self._app(scope, receive, send if window is None else _with_headers(send, window))
+        await self._app(scope, receive, send if window is None else adding(send, window.headers()))
 
 
 async def admit(context: Context, authorization: str | None, client_address: str) -> tuple[Caller, Window]:
@@ -138,21 +139,6 @@ def _unknown(caller: Caller) -> Unauthorized:
     return Unauthorized("This key is unknown, or was replaced by a newer one.")
 
 
-def _authorization(scope: Scope) -> str | None:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
-
-
 def _client_address(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else "unknown"
-
-
-def _with_headers(send: Send, window: Window) -> Send:
-    headers = [(name.lower().encode(), value.encode()) for name, value in window.headers().items()]
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *headers]
-        await send(message)
-
-    return send_with_headers

@@ -16,6 +16,9 @@ from mockpay.errors import Fault, InvalidRequest, MalformedJson
 UNKNOWN_FIELDS_MAX = 20
 """More than these are not listed: the answer must not be many times the request."""
 
+WHOLE_DIGITS_MAX = 20
+"""As many as no field needs: 1e9999999 must not be written out to be found too large."""
+
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 
@@ -97,7 +100,9 @@ def convert(value: object, target: Any) -> Any:
 
 def _is_whole(value: object) -> TypeGuard[Decimal]:
     """To JSON 60.0 is as much an integer as 60."""
-    return isinstance(value, Decimal) and -20 < value.adjusted() < 20 and value == value.to_integral_value()  # noqa: PLR2004
+    return (
+        isinstance(value, Decimal) and abs(value.adjusted()) < WHOLE_DIGITS_MAX and value == value.to_integral_value()
+    )
 
 
 def _decode_hook(target: type, value: object) -> Any:

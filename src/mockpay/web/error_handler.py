@@ -1,5 +1,6 @@
 """The one place where an exception becomes an answer."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -32,9 +33,8 @@ def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     return json_response(body, answer.status, answer.headers)
 
 
-def error_body(error: errors.ApiError, request_id: str, code: str | None = None) -> bytes:
-    """`code` is the error's own if None."""
-    body = ErrorBody(error.sentence, code or error.code, request_id)
+def error_body(error: errors.ApiError, request_id: str) -> bytes:
+    body = ErrorBody(error.sentence, error.code, request_id)
     if error.details:
         body = msgspec.structs.replace(body, details=list(error.details))
     return encode(body)
@@ -54,7 +54,7 @@ def as_api_error(error: Exception) -> errors.ApiError:
             return _BY_STATUS[error.status_code]()
         case ValidationException() if "'data'" in str(error.extra):
             return errors.MalformedJson("The body is empty; send a JSON object.")
-        case HTTPException() if error.status_code < 500:  # noqa: PLR2004
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return errors.InvalidRequest([errors.Fault("request", error.detail or "is malformed")])
         case _:
             return errors.InternalError()

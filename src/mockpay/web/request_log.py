@@ -11,8 +11,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mockpay.telemetry import Telemetry
+from mockpay.web.asgi import adding, header_of
 
-_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}")
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 _PROBES = ("/health", "/ready")
 """Asked every few seconds by whatever watches over the process; their answers are no news."""
@@ -41,17 +42,16 @@ class RequestLog:
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_and_see(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, receive, adding(send_and_see, {"X-Request-Id": request_id}))
             finally:
                 seconds = time.perf_counter() - started
                 _log_request(scope, status, seconds)
@@ -61,10 +61,8 @@ class RequestLog:
 
 
 def _client_request_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_REQUEST_ID.fullmatch(value):
-            return value.decode()
-    return None
+    given = header_of(scope, "X-Request-Id")
+    return given if given and _SANE_REQUEST_ID.fullmatch(given) else None
 
 
 def _log_request(scope: Any, status: int, seconds: float) -> None:

@@ -9,6 +9,7 @@ from mockpay.settings import Settings
 LEASE_MARGIN_SECONDS: Final = 5.0
 """How much longer than the longest attempt a claim is held: time to sign before it and to write the result after it."""
 
+_SUCCESS: Final = range(200, 300)
 _GONE: Final = 410
 _LONGEST_DELAY_SECONDS: Final = 86_400.0
 
@@ -38,7 +39,7 @@ class Schedule:
 
 
 def is_success(response_status: int | None) -> bool:
-    return response_status is not None and 200 <= response_status < 300  # noqa: PLR2004
+    return response_status in _SUCCESS
 
 
 def is_final(response_status: int | None) -> bool:
