@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from mockpay.settings import Settings
 from tests.integration.conftest import open_client
@@ -100,6 +101,20 @@ async def test_a_tenant_has_a_hundred_rules_at_most(client: httpx.AsyncClient, s
     )
     response = await client.post("/api/faults", json={"fault": "reset"})
     assert response.json()["details"][0]["field"] == "fault"
+
+
+async def test_the_log_line_names_the_fault_and_its_rule(client: httpx.AsyncClient) -> None:
+    rule = await add(client, fault="latency; seconds=0")
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
+        await statuses(client, 1)
+    [line] = [line for line in logged if line["event"] == "request"]
+    assert (line["fault"], line["fault_rule"], line["status"]) == ("latency", rule["id"], 200)
+
+
+async def test_an_answer_without_a_body_has_none_to_spoil(client: httpx.AsyncClient) -> None:
+    rule = await add(client, operation="get", times=1)
+    answer = await client.delete(f"/api/faults/{rule['id']}", headers={"X-MockPay-Fault": "malformed"})
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 async def test_without_rules_their_table_is_not_asked(client: httpx.AsyncClient, superuser: Any) -> None:

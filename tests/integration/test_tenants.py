@@ -10,7 +10,7 @@ import pytest
 
 from mockpay.settings import Settings
 from mockpay.tenants import service as tenants
-from mockpay.webhooks.signing import sign_standard, sign_with_all
+from mockpay.webhooks.signing import sign, sign_standard, sign_with_all
 from tests.integration.conftest import open_client
 from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway, bearer
@@ -50,6 +50,17 @@ async def test_a_rotated_webhook_secret_has_a_grace_period_of_a_day(client: http
     assert timedelta(hours=23, minutes=59) < grace <= timedelta(hours=24, minutes=1)
     after = (await client.get("/api/auth/me")).json()["webhook_secret"]
     assert after == rotated["webhook_secret"] != before
+
+
+@pytest.mark.parametrize("settings", [Settings(rate_limit_tier="unlimited", webhook_secret_grace_seconds=0)])
+async def test_without_a_grace_period_the_old_secret_stops_at_once(
+    gateway: Gateway, client: httpx.AsyncClient, credentials: Any
+) -> None:
+    await gateway.succeeded("k")
+    rotated = await client.post("/api/auth/rotate-webhook-secret", headers=bearer(credentials.api_key))
+    await gateway.worker().run_due()
+    [received] = gateway.receiver.received
+    assert received.headers["X-MockPay-Signature"] == sign(received.body, rotated.json()["webhook_secret"])
 
 
 @pytest.mark.usefixtures("api_key")
