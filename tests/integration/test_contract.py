@@ -28,10 +28,10 @@ PAYMENT = (
 CREDENTIALS = "tenant_id name email api_key webhook_secret webhook_url rate_limit_tier created_at"
 DELIVERY = (
     "id payment_id event_id event webhook_url status attempts max_attempts next_attempt_at last_error created_at "
-    "finished_at attempt_log"
+    "finished_at fault fault_rule attempt_log"
 )
 RULE = "id name rule_type threshold window_secs currency tenant_id action is_active created_at"
-FAULT = "id operation fault times every probability seed matched fired created_at"
+FAULT = "id target operation event fault times every probability seed matched fired created_at"
 USER = "id name email rate_limit_tier created_at payments"
 PAGE = "data total has_more next_cursor"
 

@@ -14,7 +14,7 @@ from mockpay.payments.model import Refund
 from mockpay.tenants.service import Credentials
 from mockpay.types import Amount
 from mockpay.webhooks import store
-from mockpay.webhooks.delivery import Outcome, judge
+from mockpay.webhooks.delivery import judge
 from mockpay.webhooks.signing import standard_webhooks_secret
 from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway
@@ -34,8 +34,8 @@ async def claim(gateway: Gateway, limit: int = 10, **sending: int) -> list[store
 
 async def settle(gateway: Gateway, claimed: store.Claim, response_status: int) -> bool:
     worker = gateway.worker()
-    outcome = Outcome(0.1, response_status, "")
-    result = judge(claimed, outcome, worker._schedule, gateway.context.clock.now(), 0.0)
+    sent = store.Sent(duration_milliseconds=100, response_status=response_status, response_body="")
+    result = judge(claimed, [sent], worker._schedule, gateway.context.clock.now(), 0.0)
     async with gateway.context.database.transaction() as connection:
         return await store.settle(connection, claimed, result)
 

@@ -96,8 +96,8 @@ async def test_wrong_rules(client: httpx.AsyncClient, body: dict[str, Any], faul
 async def test_a_tenant_has_a_hundred_rules_at_most(client: httpx.AsyncClient, superuser: Any) -> None:
     await add(client, probability=0)
     await superuser.execute(
-        "INSERT INTO fault_rules (tenant_id, id, fault, probability, seed, created_at) "
-        "SELECT tenant_id, gen_random_uuid(), fault, 0, 1, created_at FROM fault_rules, generate_series(1, 99)"
+        "INSERT INTO fault_rules (tenant_id, id, target, fault, probability, seed, created_at) "
+        "SELECT tenant_id, gen_random_uuid(), target, fault, 0, 1, created_at FROM fault_rules, generate_series(1, 99)"
     )
     response = await client.post("/api/faults", json={"fault": "reset"})
     assert response.json()["details"][0]["field"] == "fault"

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mockpay.errors import InvalidRequest
+from mockpay.fault_text import fixed
 from mockpay.faults.model import HEADER, Effect, Injection, LostAs, parse
-from mockpay.faults.rules import Operation, Rule, ask, operation_of
+from mockpay.faults.rules import Rule, Target, ask, operation_of
 from tests.support.fakes import START
 
 
 @pytest.mark.parametrize(("header", "injection"), [
-    ("reset", Injection(effect=Effect.RESET)), (" latency ; seconds = 1.5 ", Injection(effect=Effect.LATENCY, seconds=1.5)),
+    ("reset", Injection(effect=Effect.RESET)), (" latency ; seconds = 1.5 ", Injection(effect=Effect.LATENCY, wait=fixed(1.5))),
     ("error; status=503; code=busy", Injection(effect=Effect.ERROR, status=503, code="busy")),
     ("lost_response", Injection(effect=Effect.LOST_RESPONSE, lost_as=LostAs.RESET)),
     ("lost_response;as=error;status=502", Injection(effect=Effect.LOST_RESPONSE, lost_as=LostAs.ERROR, status=502)),
@@ -28,7 +29,9 @@ def test_what_is_asked_for(header: str, injection: Injection) -> None:
 @pytest.mark.parametrize("header", [
     "", "explode", "reset; status=500", "latency; seconds=301", "latency; seconds=-1", "latency; seconds=1e3",
     "latency; seconds", "error; status=200", "error; status=5000", "error; code=No", "lost_response; as=smoke",
-    "error; status=503, code=busy", "reset;",
+    "error; status=503, code=busy", "reset;", "latency; seconds=4-1", "latency; seconds=1-", "latency; median=1",
+    "latency; seconds=1; p99=2; median=1", "latency; median=2; p99=1", "latency; median=0; p99=1", "latency; seconds=1; seconds=2",
+    "reset; seed=1", "bad_signature",
 ])  # fmt: skip
 def test_what_is_no_fault(header: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
@@ -36,6 +39,29 @@ def test_what_is_no_fault(header: str) -> None:
     [fault] = raised.value.details
     assert fault.field == HEADER
     assert fault.message
+
+
+@pytest.mark.parametrize(("text", "least", "most"), [
+    ("latency", 2, 2), ("latency; seconds=0.5-4", 0.5, 4), ("latency; median=0.2; p99=3", 0, 300), ("latency; seed=9; seconds=1-1", 1, 1),
+])  # fmt: skip
+def test_a_latency_is_drawn_from_its_seed(text: str, least: float, most: float) -> None:
+    seconds = [parse(text).drawn(seed, "x").seconds for seed in range(300)]
+    assert least <= min(seconds) <= max(seconds) <= most
+    assert seconds == [parse(text).drawn(seed, "x").seconds for seed in range(300)]
+    assert len(set(seconds)) == (1 if least == most else 300)
+
+
+def test_a_long_tail_has_the_median_and_the_percentile_that_were_asked_for() -> None:
+    seconds = sorted(parse("latency; median=0.2; p99=3").drawn(seed, "x").seconds for seed in range(4000))
+    assert abs(seconds[2000] - 0.2) < 0.02
+    assert 2 < seconds[3960] < 4.5
+
+
+def test_an_answer_tells_what_was_drawn() -> None:
+    drawn = parse("latency; seconds=1-2; seed=7").drawn(5, "x")
+    assert drawn.told == f"latency; seconds={drawn.seconds:.3f}; seed=7"
+    assert parse("latency; seconds=1-2").drawn(5, "x").told.endswith("; seed=5")
+    assert parse("latency; seconds=1").drawn(5, "x").told == "latency"
 
 
 @given(st.text())
@@ -48,7 +74,7 @@ def test_any_text_is_read_or_refused(header: str) -> None:
 
 def rule(**fields: Any) -> Rule:
     columns: dict[str, Any] = {
-        "operation": None, "fault": "reset", "times": None, "every": None, "probability": None, "seed": 1,
+        "target": Target.REQUEST, "operation": None, "event": None, "fault": "reset", "times": None, "every": None, "probability": None, "seed": 1,
         "created_at": START,
     }  # fmt: skip
     return Rule(id=UUID(int=1), matched=0, fired=0, **columns | fields)
@@ -58,7 +84,7 @@ def fired(count: int, *rules: Rule) -> list[int]:
     """Of so many requests, one after the other, those that failed, counted from 1."""
     found = []
     for number in range(1, count + 1):
-        hit, asked = ask(rules, Operation.CREATE)
+        hit, asked = ask(rules)
         after = {each.created_at: each for each in asked}
         rules = tuple(after.get(each.created_at, each) for each in rules)
         if hit:
@@ -70,7 +96,6 @@ def test_when_rules_fire() -> None:
     assert fired(5, rule()) == [1, 2, 3, 4, 5]
     assert fired(5, rule(times=2)) == [1, 2]
     assert fired(7, rule(every=3)) == [3, 6]
-    assert fired(5, rule(operation=Operation.REFUND)) == []
     assert fired(5, rule(probability=Decimal(0))) == []
     assert fired(5, rule(probability=Decimal(1))) == [1, 2, 3, 4, 5]
 

@@ -13,6 +13,7 @@ import pytest
 
 from mockpay.app import create_litestar
 from mockpay.errors import ApiError
+from mockpay.events import Event
 from mockpay.faults.model import Effect
 from mockpay.faults.rules import Operation
 from mockpay.payments.declines import DECLINES
@@ -21,6 +22,7 @@ from mockpay.payments.magic_values import AMOUNTS, PAYMENT_METHODS
 from mockpay.settings import Settings, environment_name
 from mockpay.webhooks import delivery
 from mockpay.webhooks.signing import sign_standard, sign_with_all
+from mockpay.webhooks.tampering import Tampering
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
@@ -64,7 +66,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_every_event_and_error_kind_is_documented() -> None:
     documentation = (ROOT / "docs" / "webhooks.md").read_text()
-    kinds = [name for _, name in delivery._ERROR_KINDS] + ["connection_failed", "worker_lost"]
+    kinds = [name for _, name in delivery._ERROR_KINDS] + ["connection_failed", "worker_lost", delivery.DROPPED.error]
     for name in [*NAMES.values(), *kinds]:
         assert f"`{name}`" in documentation, name
 
@@ -91,10 +93,10 @@ def test_every_failure_and_test_value_is_documented() -> None:
 
 def test_every_fault_is_documented() -> None:
     documentation = (ROOT / "docs" / "faults.md").read_text()
-    for effect in Effect:
+    for effect in [*Effect, *Tampering]:
         assert re.search(rf"^\| `{effect}[`;]", documentation, re.MULTILINE), effect
-    for operation in Operation:
-        assert f"`{operation}`" in documentation, operation
+    for name in [*Operation, *Event]:
+        assert f"`{name}`" in documentation, name
 
 
 def test_every_metric_is_documented() -> None:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from mockpay.settings import Settings
 from mockpay.webhooks.address import AddressGuard, AddressRefused, WebhookUrl, is_public
-from mockpay.webhooks.delivery import Outcome, error_kind, judge, prepare
+from mockpay.webhooks.delivery import error_kind, judge, prepare
 from mockpay.webhooks.listener import describe
 from mockpay.webhooks.schedule import Schedule
 from mockpay.webhooks.signing import (
@@ -26,7 +26,7 @@ from mockpay.webhooks.signing import (
     verify,
     verify_standard,
 )
-from mockpay.webhooks.store import Claim
+from mockpay.webhooks.store import Claim, Sent
 from mockpay.webhooks.verify_demo import cases
 from tests.support.fakes import START
 
@@ -78,7 +78,7 @@ def test_every_live_secret_signs() -> None:
 
 
 def test_prepare_signs_the_stored_bytes_at_the_time_of_the_attempt() -> None:
-    prepared = prepare(claim(attempt=2), START)
+    [prepared] = prepare(claim(attempt=2), START)
     assert prepared.body == '{"a":"ü"}'.encode()
     assert verify(prepared.body, prepared.headers["X-MockPay-Signature"], SECRET)
     assert prepared.headers["webhook-timestamp"] == str(int(START.timestamp()))
@@ -106,11 +106,13 @@ def test_the_lease_outlasts_the_timeout() -> None:
     (500, 1, "pending"), (500, 2, "pending"), (500, 3, "dead"), (410, 1, "dead"), (None, 2, "pending"), (None, 3, "dead"),
 ])  # fmt: skip
 def test_what_becomes_of_a_delivery(response_status: int | None, attempt: int, status: str) -> None:
-    outcome = Outcome(0.25, response_status, error=None if response_status else "timeout")
-    result = judge(claim(attempt), outcome, SCHEDULE, START, 0.0)
+    sent = Sent(
+        duration_milliseconds=250, response_status=response_status, error=None if response_status else "timeout"
+    )
+    result = judge(claim(attempt), [sent], SCHEDULE, START, 0.0)
     assert result.status == status
     assert result.delay == (timedelta(seconds=2**attempt) if status == "pending" else timedelta(0))
-    assert result.duration_milliseconds == 250
+    assert result.telling.duration_milliseconds == 250
     assert (result.last_error is None) == (status == "delivered")
 
 
@@ -180,7 +182,7 @@ def test_the_demo_shows_what_it_claims() -> None:
 
 
 def test_the_receiver_prints_verdicts_and_no_escape_sequences() -> None:
-    prepared = prepare(claim(), START)
+    [prepared] = prepare(claim(), START)
     shown = describe("POST", "/x\x1b[2J", prepared.headers, prepared.body, SECRET)
     assert shown.count("VALID") == 2
     assert "INVALID" not in shown

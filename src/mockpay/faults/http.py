@@ -8,10 +8,11 @@ from litestar import Response, delete, get, post
 from litestar.params import JSONBody
 
 from mockpay import errors
+from mockpay.events import Event
 from mockpay.exact_json import encode
 from mockpay.faults import service
 from mockpay.faults.requests import CreateFault
-from mockpay.faults.rules import Operation, Rule
+from mockpay.faults.rules import Operation, Rule, Target
 from mockpay.tenants.http import BODY_ERRORS, READ_ERRORS, TENANT_ROUTE, TenantDependency
 from mockpay.types import rfc3339
 from mockpay.web.answers import json_response
@@ -25,10 +26,12 @@ FaultId = Annotated[str, path_uuid()]
 
 
 class FaultView(msgspec.Struct, frozen=True, kw_only=True):
-    """`matched` counts the requests that the rule was asked about, `fired` the faults that it made."""
+    """`matched` counts what the rule was asked about, `fired` the faults that it made."""
 
     id: str
+    target: Target
     operation: Operation | None
+    event: Event | None
     fault: str
     times: int | None
     every: int | None
@@ -50,7 +53,7 @@ class FaultsView(msgspec.Struct, frozen=True, kw_only=True):
     "/api/faults",
     dto=StrictBody.of(CreateFault),
     return_dto=None,
-    summary="Let requests fail by a rule",
+    summary="Let requests or webhooks fail by a rule",
     responses=error_answers(*BODY_ERRORS, *READ_ERRORS),
     **FAULT_ROUTE,
 )
@@ -101,7 +104,9 @@ ROUTES = [create_fault, list_faults, delete_fault, delete_faults]
 def _view(rule: Rule) -> FaultView:
     return FaultView(
         id=str(rule.id),
+        target=rule.target,
         operation=rule.operation,
+        event=rule.event,
         fault=rule.fault,
         times=rule.times,
         every=rule.every,

@@ -14,7 +14,7 @@ from mockpay.errors import ApiError, InvalidRequest
 from mockpay.faults.model import HEADER, Effect, InjectedError, Injection, LostAs, RequestInProgress, parse
 from mockpay.faults.protocol import reset, transport_of
 from mockpay.faults.rules import operation_of
-from mockpay.faults.service import fired_by
+from mockpay.faults.service import fired_by, wait_of
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
 from mockpay.web.asgi import adding, header_of, raw_headers
@@ -53,19 +53,19 @@ class Faults:
             return
         structlog.contextvars.bind_contextvars(fault=injection.effect.value)
         # An answer that arrives says which fault it went through.
-        await self._inject(injection, scope, receive, adding(send, {HEADER: injection.effect.value}))
+        await self._inject(injection, scope, receive, adding(send, {HEADER: injection.told}))
 
     async def _asked_for(self, scope: HTTPScope, tenant: Tenant) -> Injection | None:
         """Raises InvalidRequest for the header, and DatabaseUnavailable."""
         header = header_of(scope, HEADER)
         if header is not None:
-            return parse(header)
+            return parse(header).drawn(self._context_of().new_seed(), HEADER)
         operation = operation_of(scope["method"], normalize_path(scope["path"]))
         fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
             return None
         structlog.contextvars.bind_contextvars(fault_rule=str(fired.id))
-        return parse(fired.fault)
+        return parse(fired.fault).drawn(fired.seed, wait_of(fired))
 
     async def _inject(self, injection: Injection, scope: Scope, receive: Receive, send: Send) -> None:
         match injection.effect:

@@ -1,22 +1,20 @@
 """The faults that the header X-MockPay-Fault can ask for. Pure."""
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from mockpay.chance import SEED_MAX, chance
 from mockpay.errors import ApiError, Fault, InvalidRequest
+from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spelled, take_wait, wait_parameters, whole
 
 HEADER: Final = "X-MockPay-Fault"
 LONGEST_SECONDS: Final = 300.0
+LATENCY: Final = fixed(2.0)
 
-_PARAMETER: Final = re.compile(r"\s*([a-z]+)\s*=\s*([A-Za-z0-9_.]+)\s*")
-_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
-_STATUS: Final = re.compile(r"[45][0-9]{2}")
 _WITH_RETRY_AFTER: Final = (429, 503)
-_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,49}")
 
 
 class Effect(StrEnum):
@@ -67,52 +65,66 @@ class RequestInProgress(ApiError):
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect
-    seconds: float = 2.0
+    wait: Wait = LATENCY
+    seed: int | None = None
     status: int = InjectedError.status
     code: str = InjectedError.code
     lost_as: LostAs = LostAs.RESET
 
+    @property
+    def seconds(self) -> float:
+        """Of one that is `drawn`."""
+        assert isinstance(self.wait, Between)
+        return self.wait.least
 
-# Which parameters each effect takes.
-_TAKES: Final[Mapping[Effect, frozenset[str]]] = {
-    Effect.LATENCY: frozenset({"seconds"}),
-    Effect.ERROR: frozenset({"status", "code"}),
-    Effect.LOST_RESPONSE: frozenset({"as", "status", "code"}),
-}
+    @property
+    def told(self) -> str:
+        """What the answer says of it."""
+        if self.effect is not Effect.LATENCY or self.seed is None:
+            return self.effect.value
+        return f"{self.effect}; seconds={self.seconds:.3f}; seed={self.seed}"
+
+    def drawn(self, fresh_seed: int, of: str) -> "Injection":
+        """With a time that is certain, and the seed that it was drawn from, where it was left to chance."""
+        if self.wait.is_fixed:
+            return msgspec.structs.replace(self, seed=None)
+        seed = fresh_seed if self.seed is None else self.seed
+        return msgspec.structs.replace(self, wait=fixed(self.wait.draw(chance(seed, of))), seed=seed)
 
 
 def parse(header: str) -> Injection:
-    """`lost_response`, `latency; seconds=1.5`, `error; status=503; code=busy`. Raises InvalidRequest."""
-    name, *parameters = header.split(";")
-    if name.strip() not in list(Effect):
-        raise _wrong(f"must begin with one of {', '.join(Effect)}")
-    injection = Injection(effect=Effect(name.strip()))
-    allowed = _TAKES.get(injection.effect, frozenset())
-    for parameter in parameters:
-        match = _PARAMETER.fullmatch(parameter)
-        if not match or match[1] not in allowed:
-            takes = f"takes {', '.join(sorted(allowed))}" if allowed else "takes no parameters"
-            raise _wrong(f"{injection.effect} {takes}, each as name=value")
-        injection = msgspec.structs.replace(injection, **_field(match[1], match[2]))
-    return injection
+    """Of the header. Raises InvalidRequest."""
+    try:
+        return read_injection(header)
+    except ValueError as error:
+        raise InvalidRequest([Fault(HEADER, str(error))]) from error
 
 
-def _field(name: str, value: str) -> dict[str, object]:
-    match name:
-        case "seconds" if _SECONDS.fullmatch(value) and float(value) <= LONGEST_SECONDS:
-            return {"seconds": float(value)}
-        case "status" if _STATUS.fullmatch(value):
-            return {"status": int(value)}
-        case "code" if _CODE.fullmatch(value):
-            return {"code": value}
-        case "as" if value in list(LostAs):
-            return {"lost_as": LostAs(value)}
-        case _:
-            raise _wrong(
-                f"{name}={value} is none: seconds are 0 to {LONGEST_SECONDS:g}, status is 400 to 599, "
-                f"code is lower_snake_case, as is one of {', '.join(LostAs)}"
-            )
+def read_injection(text: str) -> Injection:
+    """`lost_response`, `latency; seconds=0.5-4`, `error; status=503; code=busy`.
+
+    Raises ValueError with a sentence for the client.
+    """
+    name, values = read(text, TAKES)
+    wait = take_wait(values, LONGEST_SECONDS, otherwise=LATENCY)
+    fields: dict[str, Any] = {_FIELDS.get(name, name): value for name, value in values.items()}
+    return Injection(effect=Effect(name), wait=wait, **fields)
 
 
-def _wrong(message: str) -> InvalidRequest:
-    return InvalidRequest([Fault(HEADER, message)])
+def _as(value: str) -> LostAs:
+    if value not in list(LostAs):
+        raise ValueError(f"one of {', '.join(LostAs)}")
+    return LostAs(value)
+
+
+_FIELDS: Final = {"as": "lost_as"}
+_ERROR: Final[Parameters] = {
+    "status": lambda value: int(spelled(r"[45][0-9]{2}", "from 400 to 599")(value)),
+    "code": spelled(r"[a-z][a-z0-9_]{0,49}", "lower_snake_case, 50 characters at most"),
+}
+TAKES: Final[Mapping[str, Parameters]] = {effect.value: {} for effect in Effect} | {
+    Effect.LATENCY: {**wait_parameters(LONGEST_SECONDS), "seed": whole(0, SEED_MAX)},
+    Effect.ERROR: _ERROR,
+    Effect.LOST_RESPONSE: {"as": _as, **_ERROR},
+}
+"""The parameters of each."""

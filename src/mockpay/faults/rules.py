@@ -1,4 +1,4 @@
-"""Which requests a rule makes fail. Pure.
+"""Which requests, or which webhooks, a rule makes fail. Pure.
 
 A choice that is left to chance is made from the rule's seed and the number of the request among those that match, so
 the same seed and the same requests fail in the same way.
@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from mockpay.chance import chance
+from mockpay.events import Event
 
 
 class Operation(StrEnum):
@@ -43,11 +44,23 @@ _ROUTES: Final = tuple(
 )
 
 
+class Target(StrEnum):
+    """What a rule is about."""
+
+    REQUEST = "request"
+    WEBHOOK = "webhook"
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """`fault` is spelled as in the header. `matched` counts the requests it was asked about, `fired` its faults."""
+    """`fault` is spelled as in the header. `matched` counts what it was asked about, `fired` its faults.
+
+    A rule of requests may be of one operation only, one of webhooks of one event.
+    """
 
     id: UUID
+    target: Target
     operation: Operation | None
+    event: Event | None
     fault: str
     times: int | None
     every: int | None
@@ -64,7 +77,7 @@ def operation_of(method: str, path: str) -> Operation | None:
 
 
 def fires(rule: Rule) -> bool:
-    """Whether the rule makes the next request fail that it is asked about."""
+    """Whether the rule makes the next one fail that it is asked about."""
     number = rule.matched + 1
     if rule.times is not None:
         return number <= rule.times
@@ -75,12 +88,13 @@ def fires(rule: Rule) -> bool:
     return True
 
 
-def ask(rules: Iterable[Rule], operation: Operation) -> tuple[Rule | None, list[Rule]]:
-    """The first rule that fires, and every rule as it is after having been asked. Those behind it are not asked."""
+def ask(rules: Iterable[Rule]) -> tuple[Rule | None, list[Rule]]:
+    """The first rule that fires, and every rule as it is after having been asked. Those behind it are not asked.
+
+    `rules` are those that concern the request, or the webhook, oldest first.
+    """
     asked = []
     for rule in rules:
-        if rule.operation not in (None, operation):
-            continue
         fired = fires(rule)
         asked.append(msgspec.structs.replace(rule, matched=rule.matched + 1, fired=rule.fired + fired))
         if fired:

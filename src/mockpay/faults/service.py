@@ -1,4 +1,4 @@
-"""A tenant's fault rules: make them, end them, and ask them about a request."""
+"""A tenant's fault rules: make them, end them, and ask them about a request or a webhook."""
 
 from typing import Final
 from uuid import UUID
@@ -7,11 +7,14 @@ import msgspec
 
 from mockpay.context import Context
 from mockpay.errors import Fault, InvalidRequest, NotFound
+from mockpay.events import Event
 from mockpay.faults import store
 from mockpay.faults.requests import CreateFault
 from mockpay.faults.rules import Operation, Rule, ask
+from mockpay.postgres.pool import Connection
 from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
+from mockpay.webhooks.tampering import WebhookFault, parse
 
 RULES_MAX: Final = 100
 
@@ -21,7 +24,14 @@ async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule
     fields = msgspec.structs.asdict(request)
     if request.seed is None:
         fields["seed"] = context.new_seed()
-    rule = Rule(id=context.new_id(), matched=0, fired=0, created_at=context.clock.now(), **fields)
+    rule = Rule(
+        id=context.new_id(),
+        target=request.fault.target,
+        matched=0,
+        fired=0,
+        created_at=context.clock.now(),
+        **fields,
+    )
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
         if len(await store.of_tenant(connection, tenant.id)) >= RULES_MAX:
@@ -55,7 +65,26 @@ async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Ru
     if not tenant.has_faults:
         return None
     async with context.database.transaction() as connection:
-        fired, asked = ask(await store.lock_for(connection, tenant.id, operation), operation)
-        for rule in asked:
-            await store.count(connection, tenant.id, rule)
+        return await _ask(connection, tenant, operation)
+
+
+async def fault_of_webhook(
+    connection: Connection, tenant: Tenant, event: Event
+) -> tuple[WebhookFault, UUID] | tuple[None, None]:
+    """What shall happen to the webhook of an event, and the rule that says so. In the transaction of the event."""
+    fired = await _ask(connection, tenant, event) if tenant.has_faults else None
+    if fired is None:
+        return None, None
+    return parse(fired.fault).drawn(fired.seed, wait_of(fired)), fired.id
+
+
+def wait_of(rule: Rule) -> str:
+    """What a time that is left to chance is drawn for: this rule's fault of this number."""
+    return f"{rule.matched} seconds"
+
+
+async def _ask(connection: Connection, tenant: Tenant, about: Operation | Event) -> Rule | None:
+    fired, asked = ask(await store.lock_for(connection, tenant.id, about))
+    for rule in asked:
+        await store.count(connection, tenant.id, rule)
     return fired

@@ -5,19 +5,20 @@ from uuid import UUID
 
 import asyncpg
 
-from mockpay.faults.rules import Operation, Rule
+from mockpay.events import Event
+from mockpay.faults.rules import Operation, Rule, Target
 from mockpay.postgres.pool import Connection
 
 _LIST_SQL: Final = "SELECT * FROM fault_rules WHERE tenant_id = $1 ORDER BY created_at, id"
 # In one order, so that two requests of a tenant wait for each other and never deadlock: counts are exact.
 _ASK_SQL: Final = """
-SELECT * FROM fault_rules WHERE tenant_id = $1 AND (operation IS NULL OR operation = $2)
+SELECT * FROM fault_rules WHERE tenant_id = $1 AND target = $2 AND coalesce(operation, event, $3) = $3
 ORDER BY created_at, id FOR NO KEY UPDATE
 """
 _COUNT_SQL: Final = "UPDATE fault_rules SET matched = $3, fired = $4 WHERE tenant_id = $1 AND id = $2"
 _INSERT_SQL: Final = """
-INSERT INTO fault_rules (tenant_id, id, operation, fault, times, every, probability, seed, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO fault_rules (tenant_id, id, target, operation, event, fault, times, every, probability, seed, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _DELETE_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1 AND id = $2 RETURNING id"
 _DELETE_ALL_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1"
@@ -31,8 +32,10 @@ async def of_tenant(connection: Connection, tenant_id: UUID) -> list[Rule]:
     return [_rule_of(row) for row in await connection.fetch(_LIST_SQL, tenant_id)]
 
 
-async def lock_for(connection: Connection, tenant_id: UUID, operation: Operation) -> list[Rule]:
-    return [_rule_of(row) for row in await connection.fetch(_ASK_SQL, tenant_id, operation.value)]
+async def lock_for(connection: Connection, tenant_id: UUID, about: Operation | Event) -> list[Rule]:
+    """Those that a request, or the webhook of an event, has to ask, in their order."""
+    target = Target.REQUEST if isinstance(about, Operation) else Target.WEBHOOK
+    return [_rule_of(row) for row in await connection.fetch(_ASK_SQL, tenant_id, target.value, about.value)]
 
 
 async def count(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
@@ -46,7 +49,9 @@ async def insert(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
         _INSERT_SQL,
         tenant_id,
         rule.id,
+        rule.target.value,
         rule.operation.value if rule.operation else None,
+        rule.event.value if rule.event else None,
         rule.fault,
         rule.times,
         rule.every,
@@ -73,5 +78,12 @@ async def delete_all(connection: Connection, tenant_id: UUID) -> None:
 def _rule_of(row: asyncpg.Record) -> Rule:
     columns: dict[str, Any] = dict(row)
     del columns["tenant_id"]
-    operation = columns["operation"]
-    return Rule(**columns | {"operation": Operation(operation) if operation else None})
+    operation, event = columns["operation"], columns["event"]
+    return Rule(
+        **columns
+        | {
+            "target": Target(columns["target"]),
+            "operation": Operation(operation) if operation else None,
+            "event": Event(event) if event else None,
+        }
+    )

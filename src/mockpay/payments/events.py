@@ -5,15 +5,16 @@ from uuid import UUID
 
 import msgspec
 
+from mockpay.events import Event
 from mockpay.payments.model import Payment, Status
 from mockpay.types import rfc3339
 
-NAMES: dict[Status, str] = {
-    Status.SUCCESS: "payment.success",
-    Status.FAILED: "payment.failed",
-    Status.REFUNDED: "payment.refunded",
-    Status.PARTIALLY_REFUNDED: "payment.refunded",
-    Status.FLAGGED: "fraud.detected",
+NAMES: dict[Status, Event] = {
+    Status.SUCCESS: Event.SUCCESS,
+    Status.FAILED: Event.FAILED,
+    Status.REFUNDED: Event.REFUNDED,
+    Status.PARTIALLY_REFUNDED: Event.REFUNDED,
+    Status.FLAGGED: Event.FRAUD,
 }
 """The event of each status. A pending payment is no news: the answer to its creation said so."""
 
@@ -22,7 +23,7 @@ class EventBody(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that an event does not have are left out of its body; those that it has may be null."""
 
     event_id: str
-    event: str
+    event: Event
     payment_id: str
     status: str
     amount: Decimal

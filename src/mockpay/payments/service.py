@@ -14,6 +14,7 @@ from mockpay.audit import store as audit
 from mockpay.audit.chain import Break, Content, Entry, first_break
 from mockpay.context import Context
 from mockpay.errors import NotFound
+from mockpay.faults.service import fault_of_webhook
 from mockpay.idempotency.model import Answer, KeyedRequest
 from mockpay.idempotency.store import run_once
 from mockpay.payments import store
@@ -233,7 +234,9 @@ async def _record(
     await audit.append(connection, content)
     url = after.webhook_url or tenant.webhook_url
     if url and after.status in NAMES:
-        await webhooks.enqueue(connection, _new_delivery(context, after, url))
+        delivery = _new_delivery(context, after, url)
+        fault, rule_id = await fault_of_webhook(connection, tenant, NAMES[after.status])
+        await webhooks.enqueue(connection, msgspec.structs.replace(delivery, fault=fault, fault_rule=rule_id))
 
 
 def _audit_metadata(payment: Payment) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from mockpay import __version__
 from mockpay.webhooks.address import AddressGuard, AddressRefused, ThreadedResolver
 from mockpay.webhooks.schedule import Schedule, is_final, is_success
 from mockpay.webhooks.signing import SIGNATURE_HEADER, sign_standard, sign_with_all
-from mockpay.webhooks.store import Claim, Result
+from mockpay.webhooks.store import Claim, Result, Sent
+from mockpay.webhooks.tampering import Sending, WebhookFault, parse, tampered
 
 RESPONSE_BYTES_KEPT: Final = 4096
+SLOW_BODY_PIECES: Final = 10
 
 # The first that fits: the classes overlap.
 _ERROR_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
@@ -36,9 +38,12 @@ _ERROR_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
 
 
 class Prepared(msgspec.Struct, frozen=True):
+    """`body_seconds` is how long the body takes to be sent, where a fault makes it slow."""
+
     url: str
     body: bytes
     headers: dict[str, str]
+    body_seconds: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -50,26 +55,42 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-def prepare(claim: Claim, now: datetime) -> Prepared:
-    """Sign the stored bytes. The timestamp is that of the attempt, so that a receiver can refuse a stale one."""
+DROPPED: Final = Outcome(0.0, error="dropped")
+"""Of a message that a fault lost on its way."""
+
+
+def acting_fault(claim: Claim) -> WebhookFault | None:
+    """What spoils this attempt. A replay is always sent as it should be."""
+    if claim.fault is None or claim.attempts_before_replay > 0:
+        return None
+    fault = parse(claim.fault)
+    return fault if claim.attempt <= fault.attempts else None
+
+
+def prepare(claim: Claim, now: datetime) -> list[Prepared]:
+    """What to send: one message, but for a fault that loses it or multiplies it.
+
+    The stored bytes are signed. The timestamp is that of the attempt, so that a receiver can refuse a stale one.
+    """
     body = claim.payload.encode()
-    timestamp_seconds = int(now.timestamp())
+    sending = Sending(body=body, secrets=claim.secrets, timestamp_seconds=int(now.timestamp()))
+    fault = acting_fault(claim)
+    if fault:
+        sending = tampered(sending, fault, claim.old_secret)
     event_id = str(claim.event_id)
-    return Prepared(
-        claim.url,
-        body,
-        {
-            "Content-Type": "application/json",
-            "User-Agent": f"MockPay/{__version__}",
-            SIGNATURE_HEADER: sign_with_all(body, claim.secrets),
-            "X-MockPay-Event": claim.event,
-            "X-MockPay-Delivery": str(claim.id),
-            "X-MockPay-Attempt": str(claim.attempt),
-            "webhook-id": event_id,
-            "webhook-timestamp": str(timestamp_seconds),
-            "webhook-signature": sign_standard(body, event_id, timestamp_seconds, claim.secrets),
-        },
-    )
+    headers = {
+        "Content-Type": sending.content_type,
+        "User-Agent": f"MockPay/{__version__}",
+        SIGNATURE_HEADER: sign_with_all(body, sending.secrets),
+        "X-MockPay-Event": claim.event,
+        "X-MockPay-Delivery": str(claim.id),
+        "X-MockPay-Attempt": str(claim.attempt),
+        "webhook-id": event_id,
+        "webhook-timestamp": str(sending.timestamp_seconds),
+        "webhook-signature": sign_standard(body, event_id, sending.timestamp_seconds, sending.secrets),
+    }
+    message = Prepared(claim.url, sending.body, headers, sending.body_seconds)
+    return [message] * (fault.messages if fault else 1)
 
 
 @asynccontextmanager
@@ -89,17 +110,36 @@ async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIter
         await resolver.close()  # a connector leaves a resolver that it was given to its giver
 
 
+async def send_all(session: aiohttp.ClientSession, claim: Claim, messages: list[Prepared]) -> list[Sent]:
+    """Side by side: copies that come one after the other would find a receiver that checks first and stores later."""
+    fault = acting_fault(claim)
+    if not messages:
+        return [told(fault, None, DROPPED)]
+    outcomes = await asyncio.gather(*(send(session, message) for message in messages))
+    return [told(fault, message, outcome) for message, outcome in zip(messages, outcomes, strict=True)]
+
+
 async def send(session: aiohttp.ClientSession, prepared: Prepared) -> Outcome:
     """POST it. Every failure of the receiver or the network is an outcome, never an exception."""
     started = time.monotonic()
+    body: bytes | AsyncIterator[bytes] = prepared.body
+    headers = prepared.headers
+    if prepared.body_seconds:
+        body = _slowly(prepared.body, prepared.body_seconds)
+        headers = headers | {"Content-Length": str(len(prepared.body))}
     try:
-        async with session.post(
-            prepared.url, data=prepared.body, headers=prepared.headers, allow_redirects=False
-        ) as response:
-            body = await _start_of_body(response)
-            return Outcome(time.monotonic() - started, response.status, body)
+        async with session.post(prepared.url, data=body, headers=headers, allow_redirects=False) as response:
+            answer = await _start_of_body(response)
+            return Outcome(time.monotonic() - started, response.status, answer)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
         return Outcome(time.monotonic() - started, error=error_kind(error))
+
+
+async def _slowly(body: bytes, seconds: float) -> AsyncIterator[bytes]:
+    size = -(-len(body) // SLOW_BODY_PIECES)
+    for start in range(0, len(body), size):
+        await asyncio.sleep(seconds / SLOW_BODY_PIECES)
+        yield body[start : start + size]
 
 
 async def _start_of_body(response: aiohttp.ClientResponse) -> str:
@@ -125,12 +165,29 @@ def error_kind(error: BaseException) -> str:
     return next((name for kind, name in _ERROR_KINDS if isinstance(cause, kind)), "connection_failed")
 
 
-def judge(claim: Claim, outcome: Outcome, schedule: Schedule, started_at: datetime, random: float) -> Result:
-    """What the outcome makes of the delivery. Pure; `random` is from 0 to 1."""
+def told(fault: WebhookFault | None, message: Prepared | None, outcome: Outcome) -> Sent:
+    """One message as it is kept in the log: with what was sent, if that was not what it should have been."""
+    spoilt = message if fault else None
+    return Sent(
+        duration_milliseconds=round(outcome.duration_seconds * 1000),
+        response_status=outcome.response_status,
+        response_body=outcome.response_body,
+        error=outcome.error,
+        headers=msgspec.json.encode(spoilt.headers).decode() if spoilt else None,
+        body=spoilt.body.decode("utf-8", errors="replace") if spoilt else None,
+    )
+
+
+def judge(claim: Claim, sent: list[Sent], schedule: Schedule, started_at: datetime, random: float) -> Result:
+    """What the outcome makes of the delivery. Pure; `random` is from 0 to 1.
+
+    If it was sent several times, one that was accepted is enough.
+    """
+    telling = next((each for each in sent if is_success(each.response_status)), sent[0])
     delay = timedelta(0)
-    if is_success(outcome.response_status):
+    if is_success(telling.response_status):
         status = "delivered"
-    elif is_final(outcome.response_status) or claim.attempt >= claim.max_attempts:
+    elif is_final(telling.response_status) or claim.attempt >= claim.max_attempts:
         status = "dead"
     else:
         status = "pending"
@@ -139,8 +196,7 @@ def judge(claim: Claim, outcome: Outcome, schedule: Schedule, started_at: dateti
         status=status,
         delay=delay,
         started_at=started_at,
-        duration_milliseconds=round(outcome.duration_seconds * 1000),
-        response_status=outcome.response_status,
-        response_body=outcome.response_body,
-        error=outcome.error,
+        fault=claim.fault if acting_fault(claim) else None,
+        sent=sent,
+        telling=telling,
     )

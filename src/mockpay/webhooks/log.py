@@ -45,8 +45,9 @@ WHERE status = 'dead'
   AND ($6::timestamptz IS NULL OR finished_at < $6)
 """
 _ATTEMPTS_SQL: Final = """
-SELECT delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error
-FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt
+SELECT delivery_id, attempt, copy, url, started_at, duration_milliseconds, response_status, response_body, error,
+       fault, sent_headers, sent_body
+FROM delivery_attempts WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]) ORDER BY delivery_id, attempt, copy
 """
 _BY_ID_LOCKED_SQL: Final = "SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 # Without a tenant in hand: one look into the primary key for each tenant, rather than a scan of the table. The inner
@@ -113,13 +114,21 @@ SELECT count(*) FROM forgotten
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """`copy` is above 0 for what a fault sent beside the attempt. `sent_headers`, JSON, and `sent_body` are there where
+    it spoilt what was sent.
+    """
+
     attempt: int
+    copy: int
     url: str
     started_at: datetime
     duration_milliseconds: int | None
     response_status: int | None
     response_body: str | None
     error: str | None
+    fault: str | None
+    sent_headers: str | None
+    sent_body: str | None
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +148,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     created_at: datetime
     finished_at: datetime | None
+    fault: str | None
+    fault_rule: UUID | None
     attempt_log: list[Attempt] = []
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.address import receiver_host
+from mockpay.webhooks.tampering import WebhookFault
 
 _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
@@ -21,8 +22,14 @@ RETURNING expires_at
 """
 _ENQUEUE_SQL: Final = """
 INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
-                                next_attempt_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now(), $10)
+                                created_at, fault, fault_rule, next_attempt_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+        -- Not held back for the next event if an earlier one is: it is the next, and sets that one free.
+        CASE WHEN starts_with($11, 'reorder') AND EXISTS (
+            SELECT FROM webhook_deliveries
+            WHERE tenant_id = $1 AND payment_id = $3 AND status = 'pending' AND attempts = 0
+              AND starts_with(fault, 'reorder')
+        ) THEN now() ELSE now() + $13::float8 * interval '1 second' END)
 """
 
 # The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
@@ -81,12 +88,18 @@ WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
   AND chosen.attempts < delivery.max_attempts
 RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
           delivery.payload, delivery.attempts AS attempt, delivery.attempts_before_replay, delivery.max_attempts,
+          delivery.fault,
           ARRAY(
               SELECT secret FROM webhook_secrets
               WHERE webhook_secrets.tenant_id = delivery.tenant_id
                 AND (expires_at IS NULL OR expires_at > present.now)
               ORDER BY expires_at DESC NULLS FIRST
-          ) AS secrets
+          ) AS secrets,
+          CASE WHEN starts_with(delivery.fault, 'old_secret') THEN (
+              SELECT secret FROM webhook_secrets
+              WHERE webhook_secrets.tenant_id = delivery.tenant_id AND expires_at IS NOT NULL
+              ORDER BY expires_at DESC LIMIT 1
+          ) END AS old_secret
 """
 
 # Fenced on the attempt: a worker that was frozen past its lease finds that the delivery has moved on.
@@ -95,21 +108,37 @@ WITH settled AS (
     UPDATE webhook_deliveries
     SET status = $4,
         claimed_at = NULL,
-        next_attempt_at = coalesce($12::timestamptz, now()) + $5::interval,
+        next_attempt_at = coalesce($7::timestamptz, now()) + $5::interval,
         last_error = $6,
-        finished_at = CASE WHEN $4 = 'pending' THEN NULL ELSE coalesce($12::timestamptz, now()) END
+        finished_at = CASE WHEN $4 = 'pending' THEN NULL ELSE coalesce($7::timestamptz, now()) END
     WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND status = 'pending' AND claimed_at IS NOT NULL
-    RETURNING tenant_id, id, url
+    RETURNING tenant_id, id, payment_id, url
+),
+-- What a fault held back so that it comes after this one.
+released AS (
+    UPDATE webhook_deliveries AS held
+    SET next_attempt_at = coalesce($7::timestamptz, now())
+    FROM settled
+    WHERE held.tenant_id = settled.tenant_id AND held.payment_id = settled.payment_id AND held.id <> settled.id
+      AND held.status = 'pending' AND held.attempts = 0 AND starts_with(held.fault, 'reorder')
 )
 INSERT INTO delivery_attempts
-    (tenant_id, delivery_id, attempt, url, started_at, duration_milliseconds, response_status, response_body, error)
-SELECT tenant_id, id, $3, url, $7, $8, $9, $10, $11 FROM settled
+    (tenant_id, delivery_id, attempt, copy, url, fault, started_at, duration_milliseconds, response_status,
+     response_body, error, sent_headers, sent_body)
+SELECT tenant_id, id, $3, sent.number - 1, url, $8, $9, sent.duration_milliseconds, sent.response_status,
+       sent.response_body, sent.error, sent.headers, sent.body
+FROM settled
+CROSS JOIN unnest($10::integer[], $11::integer[], $12::text[], $13::text[], $14::jsonb[], $15::text[]) WITH ORDINALITY
+    AS sent (duration_milliseconds, response_status, response_body, error, headers, body, number)
 RETURNING attempt
 """
 
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
-    """An event on its way to a receiver. `payload` is the exact body."""
+    """An event on its way to a receiver. `payload` is the exact body.
+
+    `fault` is what shall happen to it, by the rule with the id `fault_rule`.
+    """
 
     tenant_id: UUID
     id: UUID
@@ -120,12 +149,14 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     max_attempts: int
     created_at: datetime
+    fault: WebhookFault | None = None
+    fault_rule: UUID | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of one delivery, leased to this worker. `attempt` counts from 1 and fences the result.
 
-    `attempts_before_replay` are those that its backoff does not count.
+    `attempts_before_replay` are those that its backoff does not count. `old_secret` is there if a fault asks for it.
     """
 
     tenant_id: UUID
@@ -139,24 +170,39 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     attempts_before_replay: int
     max_attempts: int
     secrets: list[str]
+    fault: str | None = None
+    old_secret: str | None = None
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of an attempt, and what came back. `headers`, as JSON, and `body` are kept where a fault acted."""
+
+    duration_milliseconds: int
+    response_status: int | None = None
+    response_body: str | None = None
+    error: str | None = None
+    headers: str | None = None
+    body: str | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an attempt, and what that makes of the delivery: delivered, dead, or pending after `delay`."""
+    """What became of an attempt, and what that makes of the delivery: delivered, dead, or pending after `delay`.
+
+    Of several messages, which a fault made of one, `telling` is the one that decided.
+    """
 
     status: str
     delay: timedelta
     started_at: datetime
-    duration_milliseconds: int
-    response_status: int | None
-    response_body: str | None
-    error: str | None
+    fault: str | None
+    sent: list[Sent]
+    telling: Sent
 
     @property
     def last_error(self) -> str | None:
         if self.status == "delivered":
             return None
-        return self.error or f"http_{self.response_status}"
+        return self.telling.error or f"http_{self.telling.response_status}"
 
 
 async def add_secret(connection: Connection, tenant_id: UUID, id_: UUID, secret: str, now: datetime) -> None:
@@ -190,6 +236,9 @@ async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
         delivery.payload.decode(),
         delivery.max_attempts,
         delivery.created_at,
+        str(delivery.fault) if delivery.fault else None,
+        delivery.fault_rule,
+        delivery.fault.held_seconds if delivery.fault else 0.0,
     )
 
 
@@ -224,11 +273,14 @@ async def settle(connection: Connection, claimed: Claim, result: Result, now: da
         result.status,
         result.delay,
         result.last_error,
-        result.started_at,
-        result.duration_milliseconds,
-        result.response_status,
-        result.response_body,
-        result.error,
         now,
+        result.fault,
+        result.started_at,
+        [sent.duration_milliseconds for sent in result.sent],
+        [sent.response_status for sent in result.sent],
+        [sent.response_body for sent in result.sent],
+        [sent.error for sent in result.sent],
+        [sent.headers for sent in result.sent],
+        [sent.body for sent in result.sent],
     )
     return logged is not None

@@ -19,7 +19,7 @@ from mockpay.telemetry import Telemetry
 from mockpay.types import Clock
 from mockpay.webhooks import store
 from mockpay.webhooks.address import AddressGuard
-from mockpay.webhooks.delivery import judge, open_session, prepare, send
+from mockpay.webhooks.delivery import judge, open_session, prepare, send_all
 from mockpay.webhooks.schedule import Schedule
 from mockpay.webhooks.store import Claim, Result
 
@@ -123,8 +123,8 @@ class Worker:
 
     async def _deliver(self, session: aiohttp.ClientSession, claim: Claim, now: datetime | None = None) -> None:
         started_at = self._clock.now()
-        outcome = await send(session, prepare(claim, started_at))
-        result = judge(claim, outcome, self._schedule, started_at, self._jitter())
+        sent = await send_all(session, claim, prepare(claim, started_at))
+        result = judge(claim, sent, self._schedule, started_at, self._jitter())
         try:
             kept = await self._settle(claim, result, now)
         except Exception:
@@ -162,6 +162,7 @@ def _log_result(claim: Claim, result: Result, *, kept: bool) -> None:
         delivery=str(claim.id),
         webhook_event=claim.event,
         attempt=claim.attempt,
-        response_status=result.response_status,
-        error=result.error,
+        response_status=result.telling.response_status,
+        error=result.telling.error,
+        **({"fault": result.fault} if result.fault else {}),
     )
