@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
@@ -16,6 +16,7 @@ from mockpay import __version__, operations
 from mockpay.admin import http as admin
 from mockpay.context import Context
 from mockpay.deliveries import http as deliveries
+from mockpay.errors import DatabaseUnavailable
 from mockpay.faults import http as faults
 from mockpay.faults.inject import Faults
 from mockpay.housekeeping import keep_house
@@ -27,6 +28,8 @@ from mockpay.settings import Settings, words
 from mockpay.telemetry import Telemetry
 from mockpay.tenants import http as tenants
 from mockpay.tenants.gate import Gate, refuse
+from mockpay.timeline import http as timeline
+from mockpay.timeline.recorder import Recorder
 from mockpay.types import SystemClock
 from mockpay.web import reference
 from mockpay.web.error_handler import handle_error
@@ -61,7 +64,8 @@ def wrapped(app: Litestar) -> ASGIApp:
         context: Context = app.state.context
         return context
 
-    return RequestLog(Gate(Faults(app, context_of), context_of), lambda: context_of().telemetry)
+    seen = Recorder(Faults(app, context_of), context_of)
+    return RequestLog(Gate(seen, context_of), lambda: context_of().telemetry)
 
 
 def create_litestar(settings: Settings, database_url: str, *, with_worker: bool) -> Litestar:
@@ -71,10 +75,10 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with open_parts(settings, database_url) as (context, worker):
             app.state.context = context
-            async with running(context, worker) if with_worker else nullcontext():
+            async with recording(context), running(context, worker) if with_worker else nullcontext():
                 yield
 
-    parts = (tenants, payments, catalogue, deliveries, faults, admin, operations, reference)
+    parts = (tenants, payments, catalogue, deliveries, faults, timeline, admin, operations, reference)
     return Litestar(
         [route for part in parts for route in part.ROUTES],
         dependencies={
@@ -114,6 +118,19 @@ async def open_parts(settings: Settings, database_url: str) -> AsyncIterator[tup
         yield context, worker
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def recording(context: Context) -> AsyncIterator[None]:
+    """What requests leave for the timeline is written meanwhile, and the rest of it at the end."""
+    task = asyncio.create_task(context.journal.keep_writing(context.database))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with suppress(DatabaseUnavailable):
+            await context.journal.write(context.database)
 
 
 @asynccontextmanager

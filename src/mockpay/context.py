@@ -9,6 +9,7 @@ from uuid import UUID
 import uuid_utils.compat
 
 from mockpay.chance import new_seed
+from mockpay.journal.buffer import Journal
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.telemetry import Telemetry
@@ -34,6 +35,7 @@ class Context:
     started_at: datetime
     clock: Clock = field(default_factory=SystemClock)
     telemetry: Telemetry = field(default_factory=Telemetry)
+    journal: Journal = field(default_factory=Journal)
     new_id: NewId = new_id
     new_secret: Callable[[], str] = new_secret
     new_seed: Callable[[], int] = new_seed

@@ -71,6 +71,11 @@ def read(text: str, faults: Mapping[str, Parameters]) -> tuple[str, dict[str, ob
     return name, values
 
 
+def spell(name: str, parameters: Mapping[str, object]) -> str:
+    """What `read` reads. Parameters that are None are left out."""
+    return "; ".join([name, *(f"{key}={value}" for key, value in parameters.items() if value is not None)])
+
+
 def wait_parameters(longest: float) -> Parameters:
     """`seconds=1.5`, `seconds=0.5-4`, or `median=0.2; p99=3`. `take_wait` makes one of them."""
 

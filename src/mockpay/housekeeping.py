@@ -1,4 +1,4 @@
-"""What has to be swept up now and then: deliveries that were kept long enough, windows of rate limits that are over."""
+"""What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from mockpay.context import Context
+from mockpay.journal import store as journal
 from mockpay.tenants import rate_limit
 from mockpay.webhooks import log as deliveries
 
@@ -32,6 +33,7 @@ async def clean_once(context: Context) -> int:
     """The number of deliveries that were forgotten."""
     async with context.database.connection() as connection:
         await rate_limit.forget_expired(connection)
+    await _forget_requests(context)
     days = context.settings.webhook_retention_days
     if days == 0:
         return 0
@@ -47,6 +49,13 @@ async def clean_once(context: Context) -> int:
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
     return forgotten
+
+
+async def _forget_requests(context: Context) -> None:
+    count = journal.FORGOTTEN_AT_ONCE
+    while count == journal.FORGOTTEN_AT_ONCE:
+        async with context.database.connection() as connection:
+            count = await journal.forget(connection, timedelta(hours=context.settings.timeline_hours))
 
 
 def _first_id_of(seconds: float) -> UUID:

@@ -105,6 +105,9 @@ class Settings:
     webhook_retention_days: Annotated[int, Parameter(validator=_between(0, 36_500))] = 30
     """How long delivered webhooks are kept, with their attempts. 0 keeps them for ever; dead ones are always kept."""
 
+    timeline_hours: Annotated[int, Parameter(validator=_between(0, 8_760))] = 24
+    """How long requests are kept for the timeline. 0 keeps none; payments, audit trail and webhooks are kept anyway."""
+
     @property
     def is_production(self) -> bool:
         return self.env == "production"

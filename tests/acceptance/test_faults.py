@@ -80,7 +80,8 @@ def check_other_ways_to_lose_it(gateway: Gateway, client: Client) -> None:
     with pytest.raises(TimeoutError):
         Client(gateway, timeout_seconds=0.5).create("timeout", "lost_response; as=timeout")
     status, headers, body = client.create("error", "lost_response; as=error; status=502; code=bad_gateway")
-    assert (status, json.loads(body)["code"], headers["x-mockpay-fault"]) == (502, "bad_gateway", "lost_response")
+    told = "lost_response; as=error; status=502; code=bad_gateway"
+    assert (status, json.loads(body)["code"], headers["x-mockpay-fault"]) == (502, "bad_gateway", told)
     assert len(payments(gateway)) == before + 2
     assert [client.create(key)[1]["idempotent-replayed"] for key in ("timeout", "error")] == ["true", "true"]
 

@@ -84,6 +84,9 @@ CONTRACT = [
     Row("POST", "/api/faults", TENANT, 201, FAULT, body={"fault": "lost_response", "operation": "create", "times": 2}),
     Row("GET", "/api/faults", TENANT, 200, "total faults"),
     Row("DELETE", "/api/faults", TENANT, 204, ""),
+    # The timeline
+    Row("GET", "/api/timeline", TENANT, 200, PAGE),
+    Row("GET", "/api/payments/{success}/timeline", TENANT, 200, PAGE),
     # Admin
     Row("GET", "/api/admin/dlq", ADMIN, 200, "total message failed_jobs next_cursor",
         inner="job_id payment_id tenant_id webhook_url event attempts max_attempts last_error created_at failed_at payload"),

@@ -108,7 +108,7 @@ async def test_the_log_line_names_the_fault_and_its_rule(client: httpx.AsyncClie
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
         await statuses(client, 1)
     [line] = [line for line in logged if line["event"] == "request"]
-    assert (line["fault"], line["fault_rule"], line["status"]) == ("latency", rule["id"], 200)
+    assert (line["fault"], line["fault_rule"], line["status"]) == ("latency; seconds=0", rule["id"], 200)
 
 
 async def test_an_answer_without_a_body_has_none_to_spoil(client: httpx.AsyncClient) -> None:

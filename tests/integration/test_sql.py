@@ -14,6 +14,8 @@ import pytest
 
 import mockpay
 from mockpay.cursor import LAST_ID
+from mockpay.journal import store as journal
+from mockpay.timeline import store as timeline
 from mockpay.webhooks import log, store
 
 NOBODY, LAST = f"'{UUID(int=0)}'", f"'{LAST_ID}'"
@@ -129,3 +131,72 @@ async def test_an_idle_claim_reads_next_to_nothing(superuser: Any) -> None:
     async with superuser.transaction():
         claims = await store.claim(superuser, limit=8, sending={}, per_host=8, lease=timedelta(seconds=10))
     assert claims == []
+
+
+EVER = ["'1970-01-01Z'", NOBODY, "'9999-01-01Z'", 101]
+
+
+@pytest.mark.usefixtures("backlog")
+@pytest.mark.parametrize(("statement", "index"), [
+    (journal._PAGE_SQL, "requests_pkey"), (timeline._CHANGES_SQL, "audit_log_in_time"),
+    (timeline._WEBHOOKS_SQL, "webhook_deliveries_in_time"), (timeline._ATTEMPTS_SQL, "delivery_attempts_in_time"),
+])  # fmt: skip
+async def test_a_page_of_the_timeline_costs_what_it_shows(superuser: Any, statement: str, index: str) -> None:
+    """Read along the index: nothing is sorted but ties, and the limit ends it."""
+    text = await plan(superuser, statement, NOBODY, *EVER)
+    assert re.search(rf"Index Scan using {index}", text), text
+    assert not re.search(r"(^|->  )Sort ", text), text
+
+
+@pytest.fixture
+async def many_payments(superuser: Any) -> None:
+    """2,000, each with one of everything."""
+    await superuser.execute(
+        """
+        WITH tenant AS (
+            INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)
+            VALUES (gen_random_uuid(), 'T', 't@example.com', sha256('x'), 'standard', now()) RETURNING id
+        )
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at, updated_at)
+        SELECT id, gen_random_uuid(), 1, 'USD', 'success', number::text, now(), now() FROM tenant, generate_series(1, 2000) AS number
+        """
+    )
+    await superuser.execute(
+        """
+        INSERT INTO audit_log (tenant_id, payment_id, sequence, id, new_status, triggered_by, metadata, created_at, prev_hash,
+                               entry_hash)
+        SELECT tenant_id, id, 1, id, 'pending', 'create_api', '{}', now(), repeat('0', 64), repeat('0', 64) FROM payments;
+        INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, status,
+                                        max_attempts, next_attempt_at, created_at, finished_at)
+        SELECT tenant_id, id, id, id, 'payment.success', 'http://h/', 'h:80', '{}', 'delivered', 3, now(), now(), now() FROM payments;
+        INSERT INTO delivery_attempts (tenant_id, delivery_id, attempt, url, started_at, response_status)
+        SELECT tenant_id, id, 1, 'http://h/', now(), 200 FROM payments;
+        INSERT INTO requests (tenant_id, id, started_at, request_id, method, path, operation, payment_id, idempotency_key,
+                              replayed, duration_milliseconds)
+        SELECT tenant_id, gen_random_uuid(), now(), 'r', 'POST', '/', operation, CASE operation WHEN 'get' THEN id END, id::text, false, 1
+        FROM payments, unnest(ARRAY['get', 'create']) AS operation;
+        ANALYZE audit_log, webhook_deliveries, delivery_attempts, requests
+        """
+    )
+
+
+@pytest.mark.usefixtures("many_payments")
+@pytest.mark.parametrize(("statement", "arguments", "index"), [
+    (journal._OF_PAYMENT_SQL, [NOBODY, "'k'"], "requests_that_create"),
+    (journal._OF_PAYMENT_SQL, [NOBODY, "'k'"], "requests_of_payment"),
+    (timeline._CHANGES_OF_PAYMENT_SQL, [NOBODY], "audit_log_(pkey|in_time)"),
+    (timeline._WEBHOOKS_OF_PAYMENT_SQL, [NOBODY], "webhook_deliveries_of_payment"),
+    (timeline._ATTEMPTS_OF_PAYMENT_SQL, [NOBODY], "webhook_deliveries_of_payment"),
+])  # fmt: skip
+async def test_the_timeline_of_a_payment_reads_its_own_rows(
+    superuser: Any, statement: str, arguments: list[object], index: str
+) -> None:
+    text = await plan(superuser, statement, NOBODY, *EVER, *arguments)
+    assert re.search(rf"(Index Scan using|Bitmap Index Scan on) {index}", text), text
+    assert "Seq Scan" not in text, text
+
+
+@pytest.mark.usefixtures("backlog")
+async def test_old_requests_are_found_along_the_key(superuser: Any) -> None:
+    text = await plan(superuser, journal._FORGET_SQL, "'24 hours'")
+    assert "Index Scan using requests_pkey" in text, text

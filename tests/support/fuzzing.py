@@ -107,6 +107,8 @@ def is_uuid(value: Any) -> bool:
 LISTS = {
     "/api/payments": "payments",
     "/api/webhooks/deliveries": "deliveries",
+    "/api/timeline": "timeline",
+    "/api/payments/{payment_id}/timeline": "timeline",
     "/api/admin/dlq": "dead_letters",
     "/api/admin/users": "users",
     "/api/admin/fraud-rules": "fraud_rules",

@@ -48,7 +48,7 @@ def test_a_latency_is_drawn_from_its_seed(text: str, least: float, most: float) 
     seconds = [parse(text).drawn(seed, "x").seconds for seed in range(300)]
     assert least <= min(seconds) <= max(seconds) <= most
     assert seconds == [parse(text).drawn(seed, "x").seconds for seed in range(300)]
-    assert len(set(seconds)) == (1 if least == most else 300)
+    assert len(set(seconds)) == 1 if least == most else len(set(seconds)) > 200
 
 
 def test_a_long_tail_has_the_median_and_the_percentile_that_were_asked_for() -> None:
@@ -59,9 +59,17 @@ def test_a_long_tail_has_the_median_and_the_percentile_that_were_asked_for() -> 
 
 def test_an_answer_tells_what_was_drawn() -> None:
     drawn = parse("latency; seconds=1-2; seed=7").drawn(5, "x")
-    assert drawn.told == f"latency; seconds={drawn.seconds:.3f}; seed=7"
-    assert parse("latency; seconds=1-2").drawn(5, "x").told.endswith("; seed=5")
-    assert parse("latency; seconds=1").drawn(5, "x").told == "latency"
+    assert str(drawn) == f"latency; seconds={drawn.seconds:g}; seed=7"
+    assert str(parse("latency; seconds=1-2").drawn(5, "x")).endswith("; seed=5")
+    assert str(parse("latency; seconds=1").drawn(5, "x")) == "latency; seconds=1"
+    assert parse(str(drawn)) == drawn
+
+
+@pytest.mark.parametrize("text", [
+    "reset", "error; status=503; code=busy", "lost_response", "lost_response; as=timeout", "lost_response; as=error; status=502",
+])  # fmt: skip
+def test_a_fault_is_told_as_it_is_spelled(text: str) -> None:
+    assert str(parse(text)) == text
 
 
 @given(st.text())

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final, assert_never
+from uuid import UUID
 
 import structlog
 from litestar.enums import ScopeType
@@ -51,21 +52,19 @@ class Faults:
         if injection is None:
             await self._app(scope, receive, send)
             return
-        structlog.contextvars.bind_contextvars(fault=injection.effect.value)
         # An answer that arrives says which fault it went through.
-        await self._inject(injection, scope, receive, adding(send, {HEADER: injection.told}))
+        await self._inject(injection, scope, receive, adding(send, {HEADER: str(injection)}))
 
     async def _asked_for(self, scope: HTTPScope, tenant: Tenant) -> Injection | None:
         """Raises InvalidRequest for the header, and DatabaseUnavailable."""
         header = header_of(scope, HEADER)
         if header is not None:
-            return parse(header).drawn(self._context_of().new_seed(), HEADER)
+            return _told(scope, parse(header).drawn(self._context_of().new_seed(), HEADER), None)
         operation = operation_of(scope["method"], normalize_path(scope["path"]))
         fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
             return None
-        structlog.contextvars.bind_contextvars(fault_rule=str(fired.id))
-        return parse(fired.fault).drawn(fired.seed, wait_of(fired))
+        return _told(scope, parse(fired.fault).drawn(fired.seed, wait_of(fired)), fired.id)
 
     async def _inject(self, injection: Injection, scope: Scope, receive: Receive, send: Send) -> None:
         match injection.effect:
@@ -163,6 +162,13 @@ async def _send_whole(send: Send, start: HTTPResponseStartEvent, body: bytes) ->
 def _spoilt(body: bytes) -> bytes:
     """No JSON any more, and as long as it was. An answer without a body stays without."""
     return body[:-1] + b"!" if body else body
+
+
+def _told(scope: Scope, injection: Injection, rule_id: UUID | None) -> Injection:
+    """To the log and, by what the request carries, to the timeline."""
+    structlog.contextvars.bind_contextvars(fault=str(injection), **({"fault_rule": str(rule_id)} if rule_id else {}))
+    scope["state"]["fault"] = (str(injection), rule_id)
+    return injection
 
 
 def _may_ask(scope: Scope) -> Tenant | None:

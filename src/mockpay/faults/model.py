@@ -8,7 +8,7 @@ import msgspec
 
 from mockpay.chance import SEED_MAX, chance
 from mockpay.errors import ApiError, Fault, InvalidRequest
-from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spelled, take_wait, wait_parameters, whole
+from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spell, spelled, take_wait, wait_parameters, whole
 
 HEADER: Final = "X-MockPay-Fault"
 LONGEST_SECONDS: Final = 300.0
@@ -77,19 +77,23 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
         assert isinstance(self.wait, Between)
         return self.wait.least
 
-    @property
-    def told(self) -> str:
-        """What the answer says of it."""
-        if self.effect is not Effect.LATENCY or self.seed is None:
-            return self.effect.value
-        return f"{self.effect}; seconds={self.seconds:.3f}; seed={self.seed}"
+    def __str__(self) -> str:
+        """As it is spelled, once it is drawn: what the answer, the log and the timeline say of it."""
+        said = {
+            "seconds": f"{self.seconds:g}" if self.effect is Effect.LATENCY else None,
+            "seed": self.seed,
+            "as": None if self.lost_as is LostAs.RESET else self.lost_as,
+            "status": None if self.status == InjectedError.status else self.status,
+            "code": None if self.code == InjectedError.code else self.code,
+        }
+        return spell(self.effect, said)
 
     def drawn(self, fresh_seed: int, of: str) -> "Injection":
         """With a time that is certain, and the seed that it was drawn from, where it was left to chance."""
         if self.wait.is_fixed:
             return msgspec.structs.replace(self, seed=None)
         seed = fresh_seed if self.seed is None else self.seed
-        return msgspec.structs.replace(self, wait=fixed(self.wait.draw(chance(seed, of))), seed=seed)
+        return msgspec.structs.replace(self, wait=fixed(round(self.wait.draw(chance(seed, of)), 3)), seed=seed)
 
 
 def parse(header: str) -> Injection:

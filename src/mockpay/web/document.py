@@ -33,6 +33,7 @@ _HEADERS: Final[Json] = {
 _DESCRIPTIONS: Final = {"200": "Done.", "201": "Created.", "202": "Queued.", "204": "Done; there is no body."}
 _OF_A_PAYMENT: Final = (
     "get_payment", "change_payment", "simulate_payment", "refund_payment", "audit_payment", "payment_deliveries",
+    "payment_timeline",
 )  # fmt: skip
 _OF_A_RULE: Final = ("change_rule", "delete_rule")
 # What can be asked next: operation and status, where its answer holds the id, the parameter, and what takes it.

@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from mockpay.chance import chance
-from mockpay.fault_text import Between, Parameters, Wait, fixed, read, take_wait, wait_parameters, whole
+from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spell, take_wait, wait_parameters, whole
 
 LONGEST_SECONDS: Final = 3600.0
 _FIRST_NUMBER: Final = re.compile(rb'(?<=":)[0-9]')
@@ -76,10 +76,10 @@ class WebhookFault(msgspec.Struct, frozen=True, kw_only=True):
         """As it is spelled."""
         said = {
             "seconds": f"{self.seconds:g}" if self.kind in _WAITS else None,
-            "copies": str(self.copies) if self.kind is Tampering.DUPLICATE else None,
-            "attempts": str(self.attempts) if self.attempts > 1 else None,
+            "copies": self.copies if self.kind is Tampering.DUPLICATE else None,
+            "attempts": self.attempts if self.attempts > 1 else None,
         }
-        return "; ".join([self.kind.value, *(f"{name}={value}" for name, value in said.items() if value is not None)])
+        return spell(self.kind, said)
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):

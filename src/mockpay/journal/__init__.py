@@ -1,0 +1,1 @@
+"""What clients asked, kept for the timeline. Knows nothing of what it was about."""

@@ -1,0 +1,54 @@
+"""Requests on their way to their table: written together, so that keeping them costs next to nothing.
+
+What is lost when a process is killed is what was answered in the last moment. Payments don't depend on it.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import structlog
+
+from mockpay.errors import DatabaseUnavailable
+from mockpay.journal import store
+from mockpay.journal.model import RequestEntry
+from mockpay.postgres.pool import Database
+
+PAUSE_SECONDS: Final = 0.05
+ENTRIES_MAX: Final = 10_000
+"""As many wait at most, while the database is away. Then the oldest are given up."""
+WRITTEN_AT_ONCE: Final = 1000
+
+log = structlog.stdlib.get_logger("mockpay.journal")
+
+
+class Journal:
+    def __init__(self) -> None:
+        self._entries: deque[RequestEntry] = deque(maxlen=ENTRIES_MAX)
+        self._writing = asyncio.Lock()
+
+    def add(self, entry: RequestEntry) -> None:
+        self._entries.append(entry)
+
+    async def write(self, database: Database) -> None:
+        """When this returns, all that was added before is in the table. Raises DatabaseUnavailable."""
+        async with self._writing:
+            while self._entries:
+                entries = [self._entries.popleft() for _ in range(min(WRITTEN_AT_ONCE, len(self._entries)))]
+                try:
+                    async with database.transaction() as connection:
+                        await store.insert(connection, entries)
+                except DatabaseUnavailable:
+                    self._entries.extendleft(reversed(entries))
+                    raise
+
+    async def keep_writing(self, database: Database) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                await self.write(database)
+            except DatabaseUnavailable:
+                await asyncio.sleep(1.0)
+            except Exception:
+                log.exception("can't write requests for the timeline")

@@ -1,0 +1,1 @@
+"""What happened, in order: requests, changes of payments, webhooks and their attempts, and the faults among them."""

@@ -1,0 +1,120 @@
+"""Sees every request of a tenant, and keeps it in the journal before the client sees its answer."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.utils.path import normalize_path
+
+from mockpay.context import Context
+from mockpay.faults.rules import operation_of
+from mockpay.journal.model import RequestEntry
+from mockpay.tenants.gate import Caller
+from mockpay.tenants.model import Tenant
+from mockpay.types import parse_uuid
+from mockpay.web.asgi import header_of
+from mockpay.web.request_log import request_id_of
+
+PATH_LENGTH_KEPT: Final = 1000
+KEY_LENGTH_KEPT: Final = 255
+_PAYMENT: Final = re.compile(r"/api/payments/([^/]+)(/.*)?")
+_TIMELINE: Final = re.compile(r"/api/(payments/[^/]+/)?timeline")
+
+
+class Recorder:
+    """Inside the gate, which knows whose request it is, and outside the faults, which may swallow its answer."""
+
+    def __init__(self, app: ASGIApp, context_of: Callable[[], Context]) -> None:
+        self._app = app
+        self._context_of = context_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = _tenant_of(scope)
+        if scope["type"] != ScopeType.HTTP or tenant is None or self._context_of().settings.timeline_hours == 0:
+            await self._app(scope, receive, send)
+            return
+        path = normalize_path(scope["path"])
+        if _TIMELINE.fullmatch(path):  # looking at it must not change it
+            await self._app(scope, receive, send)
+            return
+        recording = _Recording(self._context_of(), scope, tenant, path)
+
+        async def see(message: Message) -> None:
+            recording.see(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, see)
+        finally:
+            recording.finish()
+
+
+class _Recording:
+    def __init__(self, context: Context, scope: HTTPScope, tenant: Tenant, path: str) -> None:
+        self._context = context
+        self._scope = scope
+        self._tenant = tenant
+        self._path = path
+        self._id = context.new_id()
+        self._started_at = context.clock.now()
+        self._started = time.perf_counter()
+        self._status: int | None = None
+        self._replayed = False
+        self._is_over = False
+
+    def see(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._replayed = any(name.lower() == b"idempotent-replayed" for name, _ in message["headers"])
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.finish()
+
+    def finish(self) -> None:
+        """Once: with the last piece of the answer, before it is sent, or when there will be none."""
+        if self._is_over:
+            return
+        self._is_over = True
+        key = header_of(self._scope, "Idempotency-Key")
+        fault, rule_id = self._scope["state"].get("fault", (None, None))
+        operation = operation_of(self._scope["method"], self._path)
+        self._context.journal.add(
+            RequestEntry(
+                tenant_id=self._tenant.id,
+                id=self._id,
+                started_at=self._started_at,
+                request_id=request_id_of(self._scope),
+                method=_kept(self._scope["method"], KEY_LENGTH_KEPT),
+                path=_kept(self._path, PATH_LENGTH_KEPT),
+                operation=operation.value if operation else None,
+                payment_id=_payment_id(self._path),
+                idempotency_key=None if key is None else _kept(key, KEY_LENGTH_KEPT),
+                status=self._status,
+                replayed=self._replayed,
+                duration_milliseconds=round((time.perf_counter() - self._started) * 1000),
+                fault=fault,
+                fault_rule=rule_id,
+            )
+        )
+
+
+def _tenant_of(scope: Scope) -> Tenant | None:
+    state: Any = scope.get("state") or {}
+    caller = state.get("caller")
+    return caller.tenant if isinstance(caller, Caller) else None
+
+
+def _payment_id(path: str) -> UUID | None:
+    match = _PAYMENT.fullmatch(path)
+    try:
+        return parse_uuid(match[1]) if match else None
+    except ValueError:
+        return None
+
+
+def _kept(text: str, length: int) -> str:
+    """What PostgreSQL can store of it."""
+    return text[:length].encode("utf-8", errors="replace").decode().replace("\0", "�")
