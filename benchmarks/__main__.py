@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.support.processes import Gateway, running
 from tests.support.servers import free_port
 
-from benchmarks import ceiling, creates, deliveries
+from benchmarks import ceiling, creates, deliveries, faults
 from mockpay.logs import configure_logging
 from mockpay.postgres.embedded import EmbeddedPostgres
 from mockpay.serving import migrate
@@ -41,6 +41,8 @@ def measure_database(folder: Path, seconds: float) -> None:
         print(f"ceiling: one payment a transaction in the database alone   {limit:8.0f}/s   1.00")
         for processes in (1, 2):
             measure_creates(folder, url, processes, seconds, limit)
+        for line in faults.cost(folder, url, seconds):
+            print(line)
         rate = asyncio.run(deliveries.per_second(url))
         print(f"deliveries, signed and logged, one worker process          {rate:8.0f}/s")
     finally:

@@ -20,9 +20,18 @@ class Result:
     p99: float
 
 
-def measure(gateway: Gateway, *, connections: int, seconds: float) -> Result:
-    """Each connection acts for a tenant of its own: the velocity rule is on, and locks each tenant for itself."""
-    keys = [gateway.register(f"{uuid.uuid4()}@example.com")["api_key"] for _ in range(connections)]
+def measure(
+    gateway: Gateway, *, connections: int, seconds: float, fault_rule: dict[str, object] | None = None
+) -> Result:
+    """Each connection acts for a tenant of its own: the velocity rule is on, and locks each tenant for itself.
+
+    All of them have the rule of faults, if there is one.
+    """
+    keys = []
+    for _ in range(connections):
+        keys.append(gateway.register(f"{uuid.uuid4()}@example.com")["api_key"])
+        if fault_rule:
+            gateway.client.post("/api/faults", json=fault_rule).raise_for_status()
     target = urlsplit(str(gateway.client.base_url))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         times = pool.apply(_load, (target.hostname, target.port, keys, seconds))

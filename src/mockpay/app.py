@@ -24,6 +24,7 @@ from mockpay.payments import catalogue
 from mockpay.payments import http as payments
 from mockpay.payments.scheduler import settle_outcomes
 from mockpay.postgres.pool import open_database
+from mockpay.scenarios import http as scenarios
 from mockpay.settings import Settings, words
 from mockpay.telemetry import Telemetry
 from mockpay.tenants import http as tenants
@@ -32,6 +33,7 @@ from mockpay.timeline import http as timeline
 from mockpay.timeline.recorder import Recorder
 from mockpay.types import SystemClock
 from mockpay.web import reference
+from mockpay.web.asgi import BODY_BYTES_MAX
 from mockpay.web.error_handler import handle_error
 from mockpay.web.openapi import OwnTypes
 from mockpay.web.options import name_every_method
@@ -39,7 +41,6 @@ from mockpay.web.request_log import RequestLog
 from mockpay.webhooks.address import AddressGuard
 from mockpay.webhooks.worker import Worker
 
-BODY_BYTES_MAX = 256 * 1024
 EXPOSED_HEADERS = [
     "Allow",
     "Idempotent-Replayed",
@@ -78,7 +79,7 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
             async with recording(context), running(context, worker) if with_worker else nullcontext():
                 yield
 
-    parts = (tenants, payments, catalogue, deliveries, faults, timeline, admin, operations, reference)
+    parts = (tenants, payments, catalogue, deliveries, faults, scenarios, timeline, admin, operations, reference)
     return Litestar(
         [route for part in parts for route in part.ROUTES],
         dependencies={

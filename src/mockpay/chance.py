@@ -13,6 +13,9 @@ from mockpay.types import exact_decimal
 SEED_MAX: Final = 2**53 - 1
 """Every JSON reader keeps whole numbers up to here."""
 
+DECIMALS_MAX: Final = 20
+"""More than any draw can tell apart."""
+
 Seed = Annotated[int, msgspec.Meta(ge=0, le=SEED_MAX)]
 
 
@@ -26,6 +29,8 @@ class Probability(Decimal):
     def parse(cls, raw: object) -> "Probability":
         if isinstance(raw, str) or not 0 <= (value := exact_decimal(raw)) <= 1:
             raise ValueError("must be a number from 0 to 1")
+        if int(value.as_tuple().exponent) < -DECIMALS_MAX:
+            raise ValueError(f"must have at most {DECIMALS_MAX} decimals")
         return cls(value)
 
 

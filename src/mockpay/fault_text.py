@@ -12,7 +12,7 @@ Parameters = Mapping[str, Callable[[str], object]]
 """What a fault takes, with what reads each. A reader raises ValueError."""
 
 _PARAMETER: Final = re.compile(r"([a-z0-9]+)\s*=\s*([A-Za-z0-9_.-]+)")
-_SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+_SECONDS: Final = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?")
 _WHOLE: Final = re.compile(r"[0-9]{1,16}")
 _Z99: Final = 2.3263478740408408
 """How many standard deviations above the middle a normal distribution's ninety-ninth percentile is."""
@@ -76,12 +76,17 @@ def spell(name: str, parameters: Mapping[str, object]) -> str:
     return "; ".join([name, *(f"{key}={value}" for key, value in parameters.items() if value is not None)])
 
 
+def spell_seconds(seconds: float) -> str:
+    """To the millisecond, as it is read; never with an exponent."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
 def wait_parameters(longest: float) -> Parameters:
     """`seconds=1.5`, `seconds=0.5-4`, or `median=0.2; p99=3`. `take_wait` makes one of them."""
 
     def seconds(value: str) -> float:
         if not _SECONDS.fullmatch(value) or float(value) > longest:
-            raise ValueError(f"seconds from 0 to {longest:g}")
+            raise ValueError(f"seconds from 0 to {spell_seconds(longest)}")
         return float(value)
 
     def between(value: str) -> Between:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.background import Background
-from tests.support.processes import Gateway, kill_database, running
+from tests.support.processes import Gateway, Program, kill_database, running
 from tests.support.servers import scratch_folder
 
 Start = Callable[..., Gateway]
@@ -63,3 +63,26 @@ def listen() -> Iterator[Callable[..., Background]]:
     yield open_one
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def gateways(folder: Path, database_url: str) -> Iterator[list[Gateway]]:
+    """Two API processes on one external PostgreSQL; two workers run beside them."""
+    settings = {
+        "MOCKPAY_DATABASE_URL": database_url,
+        "MOCKPAY_ADMIN_KEY": "the-admin-key-of-the-tests",
+        "MOCKPAY_RATE_LIMIT_HIGH": "50",
+        "MOCKPAY_RATE_LIMIT_STANDARD": "1000000",
+        "MOCKPAY_WEBHOOK_BACKOFF_SECONDS": "0.1",
+        "MOCKPAY_LOG_LEVEL": "warning",
+    }
+    with ExitStack() as stack:
+        workers = [Program(folder / f"worker-{number}.log", "worker", **settings) for number in range(2)]
+        found = [Gateway(folder / f"api-{number}.log", "api", **settings) for number in range(2)]
+        for program in (*workers, *found):
+            stack.enter_context(running(program))
+        for worker in workers:
+            worker.wait_for_output("delivery worker runs")
+        tenant = found[0].register()
+        found[1].act_for(tenant)
+        yield found

@@ -1,44 +1,19 @@
 """Two API processes and two workers on one external PostgreSQL: what must be exact is so over all of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.support.background import Background
-from tests.support.processes import Gateway, Program, running, wait_until
+from tests.support.processes import Gateway, wait_until
 
 ADMIN = {"Authorization": "Bearer the-admin-key-of-the-tests"}
 RULES = "/api/admin/fraud-rules"
 VELOCITY = "00000000-0000-7000-8000-000000000001"
 Request = Callable[[httpx.Client, int], httpx.Response]
-
-
-@pytest.fixture
-def gateways(folder: Path, database_url: str) -> Iterator[list[Gateway]]:
-    """The two API processes; the workers run beside them."""
-    settings = {
-        "MOCKPAY_DATABASE_URL": database_url,
-        "MOCKPAY_ADMIN_KEY": "the-admin-key-of-the-tests",
-        "MOCKPAY_RATE_LIMIT_HIGH": "50",
-        "MOCKPAY_RATE_LIMIT_STANDARD": "1000000",
-        "MOCKPAY_LOG_LEVEL": "warning",
-    }
-    with ExitStack() as stack:
-        workers = [Program(folder / f"worker-{number}.log", "worker", **settings) for number in range(2)]
-        found = [Gateway(folder / f"api-{number}.log", "api", **settings) for number in range(2)]
-        for program in (*workers, *found):
-            stack.enter_context(running(program))
-        for worker in workers:
-            worker.wait_for_output("delivery worker runs")
-        tenant = found[0].register()
-        found[1].act_for(tenant)
-        yield found
 
 
 def at_once(gateways: list[Gateway], count: int, request: Request) -> list[httpx.Response]:

@@ -84,6 +84,9 @@ CONTRACT = [
     Row("POST", "/api/faults", TENANT, 201, FAULT, body={"fault": "lost_response", "operation": "create", "times": 2}),
     Row("GET", "/api/faults", TENANT, 200, "total faults"),
     Row("DELETE", "/api/faults", TENANT, 204, ""),
+    # Scenarios
+    Row("GET", "/api/scenarios", TENANT, 200, "total scenarios", inner="name teaches file"),
+    Row("POST", "/api/scenarios/run", TENANT, 201, "name teaches seed faults", body={"name": "webhook_storm"}, inner=FAULT),
     # The timeline
     Row("GET", "/api/timeline", TENANT, 200, PAGE),
     Row("GET", "/api/payments/{success}/timeline", TENANT, 200, PAGE),

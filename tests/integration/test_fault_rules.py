@@ -69,6 +69,21 @@ async def test_counts_are_exact_over_processes(client: httpx.AsyncClient, api_ke
     assert (rule["matched"], rule["fired"]) == (40, 7)
 
 
+async def test_rules_can_be_ended_while_they_are_asked(client: httpx.AsyncClient, superuser: Any) -> None:
+    """Both lock all of them, in one order: neither waits for the other for ever."""
+    await add(client, fault="latency; seconds=0", times=1)
+    _, held, _ = [await add(client, probability=0) for _ in range(3)]
+    await statuses(client, 1)  # counted by the first alone, whose row lies behind the others from now on
+    await superuser.execute("ANALYZE fault_rules")  # known to be small, it is read as it lies
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM fault_rules WHERE id = $1 FOR UPDATE", held["id"])
+        ending = asyncio.create_task(client.delete("/api/faults"))
+        await asyncio.sleep(0.2)
+        asking = asyncio.create_task(client.get("/api/payments"))
+        await asyncio.sleep(0.2)
+    assert ((await ending).status_code, (await asking).status_code) == (204, 200)
+
+
 async def test_the_header_goes_before_the_rules(client: httpx.AsyncClient) -> None:
     await add(client, times=1)
     answer = await client.get("/api/payments", headers={"X-MockPay-Fault": "error; status=500"})

@@ -2,13 +2,18 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import httpx
 import msgspec
 import pytest
 
+from mockpay.context import Context
 from mockpay.housekeeping import clean_once
+from mockpay.journal.buffer import ENTRIES_MAX
+from mockpay.journal.model import RequestEntry
 from mockpay.payments.model import Refund
+from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.types import Amount
 from tests.integration.conftest import ADMIN_KEY, open_client
@@ -134,6 +139,29 @@ async def test_pages_go_through_every_entry_once(gateway: Gateway, client: httpx
     assert {entry["fault"] for entry in whole if "delivery_id" in entry} == {"duplicate; copies=9"}
 
 
+async def test_copies_of_one_moment_are_each_seen_once(
+    gateway: Gateway, client: httpx.AsyncClient, credentials: Any
+) -> None:
+    """Two deliveries that begin together, with many copies each: no page may end where another begins."""
+    client.headers["Authorization"] = f"Bearer {credentials.api_key}"
+    await client.post("/api/faults", json={"fault": "duplicate; copies=9"})
+    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
+    for key in ("one", "other"):
+        await gateway.succeeded(key)
+    gateway.context.clock.advance(1)  # type: ignore[attr-defined]  # the tests' own clock
+    await gateway.worker().run_due()  # by a clock that stands still again: at the very same microsecond
+    for limit in (3, 4, 7):
+        seen: list[Any] = []
+        query: dict[str, Any] = {"limit": limit}
+        while True:
+            page = (await client.get("/api/timeline", params=query)).json()
+            seen += [(each["delivery_id"], each["copy"]) for each in page["data"] if each["type"] == "webhook_attempt"]
+            if not page["has_more"]:
+                break
+            query["cursor"] = page["next_cursor"]
+        assert len(seen) == len(set(seen)) == 20
+
+
 async def test_requests_through_another_process_are_there_too(database_url: str) -> None:
     async with open_client(database_url, KEPT) as one, open_client(database_url, KEPT) as other:
         key = await register(one)
@@ -142,6 +170,56 @@ async def test_requests_through_another_process_are_there_too(database_url: str)
         entries = await timeline(one)
     assert [told(entry) for entry in entries] == ["GET list 200"] * 40
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
+
+
+async def test_what_was_being_written_when_it_was_told_to_stop_is_not_lost(context: Context, superuser: Any) -> None:
+    for number in range(3):
+        context.journal.add(request_entry(context, number))
+    holder = superuser.transaction()
+    await holder.start()
+    await superuser.execute("LOCK TABLE requests")
+    writing = asyncio.create_task(context.journal.write(context.database))
+    await asyncio.sleep(0.1)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    await holder.rollback()
+    await context.journal.write(context.database)
+    assert await superuser.fetchval("SELECT count(*) FROM requests") == 3
+
+
+async def test_of_too_many_the_oldest_are_given_up(context: Context, database: Database, superuser: Any) -> None:
+    for number in range(ENTRIES_MAX):
+        context.journal.add(request_entry(context, number))
+    async with superuser.transaction():
+        await superuser.execute("LOCK TABLE requests")
+        writing = asyncio.create_task(context.journal.write(database))
+        await asyncio.sleep(0.1)
+        for number in range(5):
+            context.journal.add(request_entry(context, ENTRIES_MAX + number))
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    await context.journal.write(database)
+    rows = await superuser.fetch("SELECT request_id FROM requests")
+    assert {int(row["request_id"]) for row in rows} == set(range(5, ENTRIES_MAX + 5))
+
+
+def request_entry(context: Context, number: int) -> RequestEntry:
+    return RequestEntry(
+        tenant_id=UUID(int=1),
+        id=context.new_id(),
+        started_at=context.clock.now(),
+        request_id=str(number),
+        method="GET",
+        path="/api/payments",
+        operation="list",
+        payment_id=None,
+        idempotency_key=None,
+        status=200,
+        replayed=False,
+        duration_milliseconds=1,
+        fault=None,
+        fault_rule=None,
+    )
 
 
 async def test_what_is_in_the_air_when_a_process_ends_is_written(database_url: str, superuser: Any) -> None:

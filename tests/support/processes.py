@@ -34,9 +34,11 @@ def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
 class Program:
     """A `mockpay ...` that runs. Its output goes to a file that the tests can read at any time."""
 
+    module = "mockpay"
+
     def __init__(self, log: Path, *arguments: str, **settings: str) -> None:
         self.log = log
-        command = [sys.executable, "-m", "mockpay", *arguments]
+        command = [sys.executable, "-m", self.module, *arguments]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command, env=environment(**settings), stdout=output, stderr=output, start_new_session=True
@@ -87,6 +89,12 @@ class Gateway(Program):
 
     def act_for(self, tenant: dict[str, Any]) -> None:
         self.client.headers["Authorization"] = f"Bearer {tenant['api_key']}"
+
+    def end_velocity_rule(self, admin_key: str) -> None:
+        """For tests that make more payments than it lets pass."""
+        path = "/api/admin/fraud-rules/00000000-0000-7000-8000-000000000001"
+        off = self.client.patch(path, json={"is_active": False}, headers={"Authorization": f"Bearer {admin_key}"})
+        assert off.status_code == 200, off.text
 
     def pay(self, webhook_url: str | None, key: str = "k", status: str = "success") -> str:
         """Create a payment and let it succeed; its id."""

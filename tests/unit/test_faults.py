@@ -31,7 +31,7 @@ def test_what_is_asked_for(header: str, injection: Injection) -> None:
     "latency; seconds", "error; status=200", "error; status=5000", "error; code=No", "lost_response; as=smoke",
     "error; status=503, code=busy", "reset;", "latency; seconds=4-1", "latency; seconds=1-", "latency; median=1",
     "latency; seconds=1; p99=2; median=1", "latency; median=2; p99=1", "latency; median=0; p99=1", "latency; seconds=1; seconds=2",
-    "reset; seed=1", "bad_signature",
+    "reset; seed=1", "bad_signature", "latency; seconds=0.0001",
 ])  # fmt: skip
 def test_what_is_no_fault(header: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
@@ -70,6 +70,13 @@ def test_an_answer_tells_what_was_drawn() -> None:
 ])  # fmt: skip
 def test_a_fault_is_told_as_it_is_spelled(text: str) -> None:
     assert str(parse(text)) == text
+
+
+@given(st.integers(0, 300_000), st.integers(0, 300_000))
+def test_every_time_reads_as_it_is_told(one: int, other: int) -> None:
+    least, most = sorted((one / 1000, other / 1000))
+    drawn = parse(f"latency; seconds={least:.3f}-{most:.3f}").drawn(5, "x")
+    assert parse(str(drawn)).seconds == drawn.seconds
 
 
 @given(st.text())

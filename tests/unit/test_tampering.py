@@ -51,6 +51,21 @@ def test_a_delay_left_to_chance_is_certain_once_it_is_drawn(seed: int) -> None:
     assert parse(str(drawn)) == drawn == parse("delay; seconds=1-5").drawn(seed, "1 seconds")
 
 
+@given(st.integers(0, 86_400_000), st.integers(0, 86_400_000))
+def test_every_time_reads_as_it_is_kept(one: int, other: int) -> None:
+    least, most = sorted((one / 1000, other / 1000))
+    drawn = parse(f"stale_timestamp; seconds={least:.3f}-{most:.3f}").drawn(5, "x")
+    assert parse(str(drawn)) == drawn
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_half_a_body_is_told_as_it_was_sent(text: str) -> None:
+    sending = Sending(body=text.encode(), secrets=[SECRET], timestamp_seconds=0)
+    half = tampered(sending, parse("truncated_body"), None).body
+    assert text.startswith(half.decode())
+    assert len(half) <= len(sending.body) // 2
+
+
 def faulty(text: str, attempt: int = 1, before_replay: int = 0) -> Claim:
     plain = claim(attempt)
     fields = {name: getattr(plain, name) for name in plain.__struct_fields__}

@@ -62,7 +62,7 @@ async def create_fault(
 ) -> Response[FaultView]:
     """Effective from the tenant's next request, on every process. The header of a request goes before rules."""
     rule = await service.create(context, tenant, data)
-    return json_response(encode(_view(rule)), 201)
+    return json_response(encode(fault_view(rule)), 201)
 
 
 @get(
@@ -73,7 +73,7 @@ async def create_fault(
 )
 async def list_faults(tenant: TenantDependency, context: ContextDependency) -> Response[FaultsView]:
     rules = await service.of_tenant(context, tenant)
-    return json_response(encode(FaultsView(total=len(rules), faults=[_view(rule) for rule in rules])), 200)
+    return json_response(encode(FaultsView(total=len(rules), faults=[fault_view(rule) for rule in rules])), 200)
 
 
 @delete(
@@ -101,7 +101,7 @@ async def delete_faults(tenant: TenantDependency, context: ContextDependency) ->
 ROUTES = [create_fault, list_faults, delete_fault, delete_faults]
 
 
-def _view(rule: Rule) -> FaultView:
+def fault_view(rule: Rule) -> FaultView:
     return FaultView(
         id=str(rule.id),
         target=rule.target,

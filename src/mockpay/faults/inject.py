@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
@@ -13,12 +14,12 @@ from litestar.utils.path import normalize_path
 from mockpay.context import Context
 from mockpay.errors import ApiError, InvalidRequest
 from mockpay.faults.model import HEADER, Effect, InjectedError, Injection, LostAs, RequestInProgress, parse
-from mockpay.faults.protocol import reset, transport_of
+from mockpay.faults.protocol import hold, reset, transport_of
 from mockpay.faults.rules import operation_of
 from mockpay.faults.service import fired_by, wait_of
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
-from mockpay.web.asgi import adding, header_of, raw_headers
+from mockpay.web.asgi import adding, header_of, raw_headers, read_ahead
 from mockpay.web.error_handler import error_body
 from mockpay.web.request_log import request_id_of
 
@@ -64,11 +65,14 @@ class Faults:
         fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
             return None
-        return _told(scope, parse(fired.fault).drawn(fired.seed, wait_of(fired)), fired.id)
+        drawn = parse(fired.fault).drawn(fired.seed, wait_of(fired))
+        # The seed is the rule's, which is named. In the header of a request it would draw another time.
+        return _told(scope, msgspec.structs.replace(drawn, seed=None), fired.id)
 
     async def _inject(self, injection: Injection, scope: Scope, receive: Receive, send: Send) -> None:
         match injection.effect:
             case Effect.LATENCY:
+                receive = await read_ahead(receive)  # it came, and is done, also if the client does not wait for it
                 await asyncio.sleep(injection.seconds)
                 await self._app(scope, receive, send)
             case Effect.TIMEOUT:
@@ -132,6 +136,7 @@ async def _reset(scope: Scope, receive: Receive) -> None:
 
 async def _hold(scope: Scope, receive: Receive) -> None:
     """Until the client gives up."""
+    hold(scope)
     try:
         await asyncio.wait_for(_until_disconnected(receive), HELD_SECONDS_MAX)
     except TimeoutError:

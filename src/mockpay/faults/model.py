@@ -8,7 +8,19 @@ import msgspec
 
 from mockpay.chance import SEED_MAX, chance
 from mockpay.errors import ApiError, Fault, InvalidRequest
-from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spell, spelled, take_wait, wait_parameters, whole
+from mockpay.fault_text import (
+    Between,
+    Parameters,
+    Wait,
+    fixed,
+    read,
+    spell,
+    spell_seconds,
+    spelled,
+    take_wait,
+    wait_parameters,
+    whole,
+)
 
 HEADER: Final = "X-MockPay-Fault"
 LONGEST_SECONDS: Final = 300.0
@@ -80,7 +92,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """As it is spelled, once it is drawn: what the answer, the log and the timeline say of it."""
         said = {
-            "seconds": f"{self.seconds:g}" if self.effect is Effect.LATENCY else None,
+            "seconds": spell_seconds(self.seconds) if self.effect is Effect.LATENCY else None,
             "seed": self.seed,
             "as": None if self.lost_as is LostAs.RESET else self.lost_as,
             "status": None if self.status == InjectedError.status else self.status,

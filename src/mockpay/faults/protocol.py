@@ -8,22 +8,40 @@ from typing import Any, Final
 from litestar.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_EXTENSION: Final = "mockpay.transport"
+_EXTENSION: Final = "mockpay.connection"
 _LINGER_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
 class TellingProtocol(HttpToolsProtocol):
+    is_held = False
+    """Whether its request is to get no answer, however long it waits."""
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: dict[str, Any] = {_EXTENSION: {"transport": self.transport}}
+        extensions: dict[str, Any] = {_EXTENSION: {"protocol": self}}
         self.scope["extensions"] = extensions
+
+    def shutdown(self) -> None:
+        """The server ends, and waits for what is under way; but not for what would wait for ever."""
+        super().shutdown()
+        if self.is_held:
+            reset(self.transport)
 
 
 def transport_of(scope: Scope) -> asyncio.Transport:
     """Of the connection that the request came by."""
-    extension: Any = (scope.get("extensions") or {})[_EXTENSION]
-    transport: asyncio.Transport = extension["transport"]  # uvloop's is none by its type, but acts like one
+    transport: asyncio.Transport = _protocol_of(scope).transport  # uvloop's is none by its type, but acts like one
     return transport
+
+
+def hold(scope: Scope) -> None:
+    """This request gets no answer. Its connection ends with the server at the latest."""
+    _protocol_of(scope).is_held = True
+
+
+def is_gone(scope: Scope) -> bool:
+    """Whether the client has closed the connection, so that no answer can reach it. False where it can't be known."""
+    return _EXTENSION in (scope.get("extensions") or {}) and transport_of(scope).is_closing()
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -32,3 +50,9 @@ def reset(transport: asyncio.Transport) -> None:
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT_AT_ALL)
     transport.abort()
+
+
+def _protocol_of(scope: Scope) -> TellingProtocol:
+    extension: Any = (scope.get("extensions") or {})[_EXTENSION]
+    protocol: TellingProtocol = extension["protocol"]
+    return protocol

@@ -1,7 +1,7 @@
 """What a tenant may ask of faults: the body, and its rules. Pure."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
@@ -16,6 +16,9 @@ from mockpay.webhooks.tampering import parse as parse_webhook_fault
 Number = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
+FAULT_LENGTH_MAX: Final = 200
+
+
 class FaultText(str):
     """A fault of requests, spelled as in the header X-MockPay-Fault, or in the same way one of webhooks."""
 
@@ -23,13 +26,14 @@ class FaultText(str):
     json_schema: ClassVar[dict[str, Any]] = {
         "type": "string",
         "pattern": rf"^({'|'.join([*Effect, *Tampering])})(; ?[a-z0-9]+=[A-Za-z0-9_.-]+)*$",
+        "max_length": FAULT_LENGTH_MAX,
         "examples": ["lost_response; as=timeout"],
     }
 
     @classmethod
     def parse(cls, raw: object) -> "FaultText":
-        if not isinstance(raw, str):
-            raise ValueError("must be a string such as 'error; status=503'")
+        if not isinstance(raw, str) or len(raw) > FAULT_LENGTH_MAX:
+            raise ValueError(f"must be a string such as 'error; status=503', of {FAULT_LENGTH_MAX} characters at most")
         name = raw.partition(";")[0].strip()
         if name not in [*Effect, *Tampering]:
             raise ValueError(f"must begin with one of {', '.join([*Effect, *Tampering])}")

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from mockpay.chance import SEED_MAX, chance
 from mockpay.context import Context
 from mockpay.errors import Fault, InvalidRequest, NotFound
 from mockpay.events import Event
@@ -21,23 +22,24 @@ RULES_MAX: Final = 100
 
 async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule:
     """Raises InvalidRequest if the tenant has too many."""
-    fields = msgspec.structs.asdict(request)
-    if request.seed is None:
-        fields["seed"] = context.new_seed()
-    rule = Rule(
-        id=context.new_id(),
-        target=request.fault.target,
-        matched=0,
-        fired=0,
-        created_at=context.clock.now(),
-        **fields,
-    )
+    rule = _new_rule(context, request)
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
         if len(await store.of_tenant(connection, tenant.id)) >= RULES_MAX:
             raise InvalidRequest([Fault("fault", f"is one too many: a tenant may have {RULES_MAX} rules; delete some")])
         await store.insert(connection, tenant.id, rule)
     return rule
+
+
+async def replace_all(context: Context, tenant: Tenant, requests: list[CreateFault]) -> list[Rule]:
+    """In place of all that there were."""
+    rules = [_new_rule(context, request) for request in requests]
+    async with context.database.transaction() as connection:
+        await tenants.lock(connection, tenant.id)
+        await store.delete_all(connection, tenant.id)
+        for rule in rules:
+            await store.insert(connection, tenant.id, rule)
+    return rules
 
 
 async def of_tenant(context: Context, tenant: Tenant) -> list[Rule]:
@@ -68,19 +70,40 @@ async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Ru
         return await _ask(connection, tenant, operation)
 
 
-async def fault_of_webhook(
-    connection: Connection, tenant: Tenant, event: Event
-) -> tuple[WebhookFault, UUID] | tuple[None, None]:
-    """What shall happen to the webhook of an event, and the rule that says so. In the transaction of the event."""
+class Suffers(msgspec.Struct, frozen=True):
+    """What shall happen to a webhook, the rule that says so, and the seed of what is left to chance later."""
+
+    fault: WebhookFault
+    rule_id: UUID
+    seed: int
+
+
+async def fault_of_webhook(connection: Connection, tenant: Tenant, event: Event) -> Suffers | None:
+    """What the webhook of an event suffers, if a rule fires. In the transaction of the event."""
     fired = await _ask(connection, tenant, event) if tenant.has_faults else None
     if fired is None:
-        return None, None
-    return parse(fired.fault).drawn(fired.seed, wait_of(fired)), fired.id
+        return None
+    seed = chance(fired.seed, f"{fired.matched} seed").randint(0, SEED_MAX)
+    return Suffers(parse(fired.fault).drawn(fired.seed, wait_of(fired)), fired.id, seed)
 
 
 def wait_of(rule: Rule) -> str:
     """What a time that is left to chance is drawn for: this rule's fault of this number."""
     return f"{rule.matched} seconds"
+
+
+def _new_rule(context: Context, request: CreateFault) -> Rule:
+    fields = msgspec.structs.asdict(request)
+    if request.seed is None:
+        fields["seed"] = context.new_seed()
+    return Rule(
+        id=context.new_id(),
+        target=request.fault.target,
+        matched=0,
+        fired=0,
+        created_at=context.clock.now(),
+        **fields,
+    )
 
 
 async def _ask(connection: Connection, tenant: Tenant, about: Operation | Event) -> Rule | None:

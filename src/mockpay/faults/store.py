@@ -21,7 +21,12 @@ INSERT INTO fault_rules (tenant_id, id, target, operation, event, fault, times, 
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _DELETE_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1 AND id = $2 RETURNING id"
-_DELETE_ALL_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1"
+# Locked in the order in which they are asked, or this and a request could wait for each other.
+_DELETE_ALL_SQL: Final = """
+DELETE FROM fault_rules AS rule
+USING (SELECT id FROM fault_rules WHERE tenant_id = $1 ORDER BY created_at, id FOR UPDATE) AS locked
+WHERE rule.tenant_id = $1 AND rule.id = locked.id
+"""
 _FLAG_TENANT_SQL: Final = """
 UPDATE tenants SET has_faults = EXISTS (SELECT FROM fault_rules WHERE tenant_id = $1) WHERE id = $1
 """

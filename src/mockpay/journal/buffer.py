@@ -38,9 +38,14 @@ class Journal:
                 try:
                     async with database.transaction() as connection:
                         await store.insert(connection, entries)
-                except DatabaseUnavailable:
-                    self._entries.extendleft(reversed(entries))
+                except (DatabaseUnavailable, asyncio.CancelledError):
+                    self._put_back(entries)  # perhaps it is there already: it is not written twice
                     raise
+
+    def _put_back(self, entries: list[RequestEntry]) -> None:
+        """As many of the newest as there is room for, before those that came meanwhile."""
+        room = ENTRIES_MAX - len(self._entries)
+        self._entries.extendleft(reversed(entries[-room:] if room else []))
 
     async def keep_writing(self, database: Database) -> None:
         """Until cancelled."""

@@ -235,8 +235,12 @@ async def _record(
     url = after.webhook_url or tenant.webhook_url
     if url and after.status in NAMES:
         delivery = _new_delivery(context, after, url)
-        fault, rule_id = await fault_of_webhook(connection, tenant, NAMES[after.status])
-        await webhooks.enqueue(connection, msgspec.structs.replace(delivery, fault=fault, fault_rule=rule_id))
+        suffers = await fault_of_webhook(connection, tenant, NAMES[after.status])
+        if suffers:
+            delivery = msgspec.structs.replace(
+                delivery, fault=suffers.fault, fault_rule=suffers.rule_id, fault_seed=suffers.seed
+            )
+        await webhooks.enqueue(connection, delivery)
 
 
 def _audit_metadata(payment: Payment) -> dict[str, Any]:

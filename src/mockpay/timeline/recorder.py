@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
+from mockpay.faults.protocol import is_gone
 from mockpay.faults.rules import operation_of
 from mockpay.journal.model import RequestEntry
 from mockpay.tenants.gate import Caller
@@ -68,7 +69,7 @@ class _Recording:
 
     def see(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            self._status = None if is_gone(self._scope) else message["status"]
             self._replayed = any(name.lower() == b"idempotent-replayed" for name, _ in message["headers"])
         elif message["type"] == "http.response.body" and not message.get("more_body"):
             self.finish()

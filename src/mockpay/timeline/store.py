@@ -38,29 +38,26 @@ SELECT created_at AS at, id, payment_id, event, url, fault, fault_rule FROM own
 WHERE (created_at, id) > ($2, $3::uuid) AND created_at < $4
 ORDER BY created_at, id LIMIT $5
 """
-# The copies of an attempt began with it. A microsecond each gives them an order, so that no page can end between two
-# that its cursor can't tell apart.
 _ATTEMPTS_SQL: Final = """
-SELECT attempt.started_at + attempt.copy * interval '1 microsecond' AS at, attempt.delivery_id AS id,
+SELECT attempt.started_at AS at, attempt.delivery_id AS id,
        delivery.payment_id, delivery.event, attempt.attempt, attempt.copy, attempt.response_status, attempt.error,
        attempt.fault, CASE WHEN attempt.fault IS NOT NULL THEN delivery.fault_rule END AS fault_rule
 FROM delivery_attempts AS attempt
 JOIN webhook_deliveries AS delivery ON delivery.tenant_id = attempt.tenant_id AND delivery.id = attempt.delivery_id
 WHERE attempt.tenant_id = $1 AND attempt.started_at < $4
-  AND attempt.started_at >= $2::timestamptz - interval '1 millisecond'
-  AND (attempt.started_at + attempt.copy * interval '1 microsecond', attempt.delivery_id) > ($2, $3::uuid)
-ORDER BY attempt.started_at, attempt.delivery_id, attempt.copy LIMIT $5
+  AND (attempt.started_at, attempt.delivery_id) > ($2, $3::uuid)
+ORDER BY attempt.started_at, attempt.delivery_id LIMIT $5
 """
 _ATTEMPTS_OF_PAYMENT_SQL: Final = """
 WITH own AS MATERIALIZED (SELECT * FROM webhook_deliveries WHERE tenant_id = $1 AND payment_id = $6)
-SELECT attempt.started_at + attempt.copy * interval '1 microsecond' AS at, attempt.delivery_id AS id,
+SELECT attempt.started_at AS at, attempt.delivery_id AS id,
        delivery.payment_id, delivery.event, attempt.attempt, attempt.copy, attempt.response_status, attempt.error,
        attempt.fault, CASE WHEN attempt.fault IS NOT NULL THEN delivery.fault_rule END AS fault_rule
 FROM own AS delivery
 JOIN delivery_attempts AS attempt ON attempt.tenant_id = delivery.tenant_id AND attempt.delivery_id = delivery.id
 WHERE attempt.started_at < $4
-  AND (attempt.started_at + attempt.copy * interval '1 microsecond', attempt.delivery_id) > ($2, $3::uuid)
-ORDER BY attempt.started_at, attempt.delivery_id, attempt.copy LIMIT $5
+  AND (attempt.started_at, attempt.delivery_id) > ($2, $3::uuid)
+ORDER BY attempt.started_at, attempt.delivery_id LIMIT $5
 """
 
 

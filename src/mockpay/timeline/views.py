@@ -28,7 +28,7 @@ class EntryType(StrEnum):
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True):
     """`type` says which fields there are. `fault` is what made it fail, `fault_rule` the rule that said so: null where
-    the header of the request did. The `status` of a request is null where no answer was sent.
+    the header of the request did. The `status` of a request is null where no answer was sent, or the client was gone.
     """
 
     at: str

@@ -6,7 +6,7 @@ msgspec stops at the first fault, so the fields are converted one by one.
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Protocol, TypeGuard, TypeVar, get_args, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, get_args, get_origin, runtime_checkable
 
 import msgspec
 
@@ -54,12 +54,13 @@ def decode_body(body: bytes, model: type[Model]) -> Model:
     if not isinstance(raw, dict):
         raise InvalidRequest([Fault("body", "must be a JSON object")])
     try:
-        return _read(raw, model)
+        return read_object(raw, model)
     except RecursionError as error:  # shallow enough to decode, too deep to walk
         raise MalformedJson("The body is nested too deeply.") from error
 
 
-def _read(raw: dict[str, object], model: type[Model]) -> Model:
+def read_object(raw: dict[str, Any], model: type[Model]) -> Model:
+    """Of what is decoded already. Raises InvalidRequest."""
     faults = [*islice(_unknown_fields(raw, model), UNKNOWN_FIELDS_MAX)]
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(model):
@@ -79,11 +80,34 @@ def _read(raw: dict[str, object], model: type[Model]) -> Model:
 
 
 def _value(value: object, target: Any) -> Any:
-    """An object inside the object is read as strictly. Raises InvalidRequest for its fields, and ValueError."""
+    """An object inside the object, or a list of them, is read as strictly.
+
+    Raises InvalidRequest for its fields, and ValueError.
+    """
     for option in get_args(target) or (target,):
-        if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict):
-            return _read(value, option)
+        if not (isinstance(option, type) and issubclass(option, msgspec.Struct)):
+            continue
+        if get_origin(target) is list:
+            if isinstance(value, list):
+                return _read_list(value, option)
+        elif isinstance(value, dict):
+            return read_object(value, option)
     return convert(value, target)
+
+
+def _read_list(values: list[Any], model: type[msgspec.Struct]) -> list[Any]:
+    """Of objects. A fault names its place, counted from 0."""
+    faults, found = [], []
+    for number, value in enumerate(values):
+        try:
+            if not isinstance(value, dict):
+                raise InvalidRequest([Fault("", "must be an object")])
+            found.append(read_object(value, model))
+        except InvalidRequest as error:
+            faults += [Fault(f"{number}.{fault.field}".rstrip("."), fault.message) for fault in error.details]
+    if faults:
+        raise InvalidRequest(faults)
+    return found
 
 
 def convert(value: object, target: Any) -> Any:
@@ -101,7 +125,10 @@ def convert(value: object, target: Any) -> Any:
 def _is_whole(value: object) -> TypeGuard[Decimal]:
     """To JSON 60.0 is as much an integer as 60."""
     return (
-        isinstance(value, Decimal) and abs(value.adjusted()) < WHOLE_DIGITS_MAX and value == value.to_integral_value()
+        isinstance(value, Decimal)
+        and value.is_finite()
+        and abs(value.adjusted()) < WHOLE_DIGITS_MAX
+        and value == value.to_integral_value()
     )
 
 

@@ -48,6 +48,15 @@ _LINKS: Final = (
     ("create_fault", "201", "/id", "fault_id", ("delete_fault",)),
     ("list_faults", "200", "/faults/0/id", "fault_id", ("delete_fault",)),
 )
+# Bodies that are no JSON, by operation and media type. The framework knows one media type for each route.
+_OTHER_BODIES: Final[dict[str, Json]] = {
+    "run_scenario": {
+        "application/toml": {
+            "schema": {"type": "string", "maxLength": 8_192, "description": "A scenario's file, as it is."},
+            "example": 'name = "mine"\nteaches = "…"\n\n[[faults]]\nfault = "reset"\ntimes = 1\n',
+        }
+    }
+}
 
 
 def complete(document: Json) -> Json:
@@ -89,6 +98,7 @@ def _complete_operation(path: str, operation: Json, components: Json) -> None:
             }
     if "requestBody" in operation:
         _complete_body(operation["requestBody"], components["schemas"])
+        operation["requestBody"]["content"] |= copy.deepcopy(_OTHER_BODIES.get(operation["operationId"], {}))
 
 
 def _share_examples(content: Json, shared: Json) -> None:

@@ -22,6 +22,10 @@ _BY_STATUS: Final[dict[int, type[errors.ApiError]]] = {
 }
 
 
+_CLIENT_GONE: Final = "client disconnected prematurely"
+"""What the framework says of it, as of a mistake of ours."""
+
+
 def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar calls this for every exception that a request raises, its own included."""
     answer = as_api_error(error)
@@ -54,6 +58,8 @@ def as_api_error(error: Exception) -> errors.ApiError:
             return _BY_STATUS[error.status_code]()
         case ValidationException() if "'data'" in str(error.extra):
             return errors.MalformedJson("The body is empty; send a JSON object.")
+        case HTTPException() if error.detail == _CLIENT_GONE:  # in the middle of its body: nobody sees this answer
+            return errors.MalformedJson("The connection ended before the body did.")
         case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return errors.InvalidRequest([errors.Fault("request", error.detail or "is malformed")])
         case _:

@@ -154,6 +154,18 @@ BY_SCHEMA: Final[dict[str, Any]] = {
         "fault": "lost_response",
         "fault_rule": "01a20901-0c3e-7f0c-8a55-33b1c4ab8e51",
     },
+    "RunScenario": {"name": "webhook_storm", "seed": 7},
+    "RunView": {
+        "name": "lost_response",
+        "teaches": "Whether your retry charges twice: the payment is made, and the answer is lost.",
+        "seed": 7,
+        "faults": [],
+    },
+    "ScenarioView": {
+        "name": "lost_response",
+        "teaches": "Whether your retry charges twice: the payment is made, and the answer is lost.",
+        "file": 'name = "lost_response"\n…',
+    },
     "SentView": {
         "headers": {"Content-Type": "application/json", "X-MockPay-Event": "payment.success"},
         "body": '{"event":"payment.success","amount":949.99}',

@@ -22,14 +22,14 @@ RETURNING expires_at
 """
 _ENQUEUE_SQL: Final = """
 INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
-                                created_at, fault, fault_rule, next_attempt_at)
+                                created_at, fault, fault_rule, next_attempt_at, fault_seed)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
         -- Not held back for the next event if an earlier one is: it is the next, and sets that one free.
         CASE WHEN starts_with($11, 'reorder') AND EXISTS (
             SELECT FROM webhook_deliveries
             WHERE tenant_id = $1 AND payment_id = $3 AND status = 'pending' AND attempts = 0
               AND starts_with(fault, 'reorder')
-        ) THEN now() ELSE now() + $13::float8 * interval '1 second' END)
+        ) THEN now() ELSE now() + $13::float8 * interval '1 second' END, $14)
 """
 
 # The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
@@ -88,7 +88,7 @@ WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
   AND chosen.attempts < delivery.max_attempts
 RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
           delivery.payload, delivery.attempts AS attempt, delivery.attempts_before_replay, delivery.max_attempts,
-          delivery.fault,
+          delivery.fault, delivery.fault_seed,
           ARRAY(
               SELECT secret FROM webhook_secrets
               WHERE webhook_secrets.tenant_id = delivery.tenant_id
@@ -114,18 +114,21 @@ WITH settled AS (
     WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND status = 'pending' AND claimed_at IS NOT NULL
     RETURNING tenant_id, id, payment_id, url
 ),
--- What a fault held back so that it comes after this one.
+-- What a fault held back so that it comes after this one, which is over now.
 released AS (
     UPDATE webhook_deliveries AS held
     SET next_attempt_at = coalesce($7::timestamptz, now())
     FROM settled
     WHERE held.tenant_id = settled.tenant_id AND held.payment_id = settled.payment_id AND held.id <> settled.id
       AND held.status = 'pending' AND held.attempts = 0 AND starts_with(held.fault, 'reorder')
+      AND $4 <> 'pending'
 )
 INSERT INTO delivery_attempts
     (tenant_id, delivery_id, attempt, copy, url, fault, started_at, duration_milliseconds, response_status,
      response_body, error, sent_headers, sent_body)
-SELECT tenant_id, id, $3, sent.number - 1, url, $8, $9, sent.duration_milliseconds, sent.response_status,
+-- The copies of an attempt began with it. A microsecond each gives them an order that a cursor can tell apart.
+SELECT tenant_id, id, $3, sent.number - 1, url, $8, $9::timestamptz + (sent.number - 1) * interval '1 microsecond',
+       sent.duration_milliseconds, sent.response_status,
        sent.response_body, sent.error, sent.headers, sent.body
 FROM settled
 CROSS JOIN unnest($10::integer[], $11::integer[], $12::text[], $13::text[], $14::jsonb[], $15::text[]) WITH ORDINALITY
@@ -137,7 +140,8 @@ RETURNING attempt
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to a receiver. `payload` is the exact body.
 
-    `fault` is what shall happen to it, by the rule with the id `fault_rule`.
+    `fault` is what shall happen to it, by the rule with the id `fault_rule`; what is left to chance later comes from
+    `fault_seed`.
     """
 
     tenant_id: UUID
@@ -151,6 +155,7 @@ class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     fault: WebhookFault | None = None
     fault_rule: UUID | None = None
+    fault_seed: int | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +176,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     secrets: list[str]
     fault: str | None = None
+    fault_seed: int | None = None
     old_secret: str | None = None
 
 
@@ -239,6 +245,7 @@ async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
         str(delivery.fault) if delivery.fault else None,
         delivery.fault_rule,
         delivery.fault.held_seconds if delivery.fault else 0.0,
+        delivery.fault_seed,
     )
 
 

@@ -12,7 +12,18 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from mockpay.chance import chance
-from mockpay.fault_text import Between, Parameters, Wait, fixed, read, spell, take_wait, wait_parameters, whole
+from mockpay.fault_text import (
+    Between,
+    Parameters,
+    Wait,
+    fixed,
+    read,
+    spell,
+    spell_seconds,
+    take_wait,
+    wait_parameters,
+    whole,
+)
 
 LONGEST_SECONDS: Final = 3600.0
 _FIRST_NUMBER: Final = re.compile(rb'(?<=":)[0-9]')
@@ -75,7 +86,7 @@ class WebhookFault(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """As it is spelled."""
         said = {
-            "seconds": f"{self.seconds:g}" if self.kind in _WAITS else None,
+            "seconds": spell_seconds(self.seconds) if self.kind in _WAITS else None,
             "copies": self.copies if self.kind is Tampering.DUPLICATE else None,
             "attempts": self.attempts if self.attempts > 1 else None,
         }
@@ -129,7 +140,7 @@ def tampered(sending: Sending, fault: WebhookFault, old_secret: str | None) -> S
         case Tampering.STALE_TIMESTAMP:
             return replace(sending, timestamp_seconds=sending.timestamp_seconds - int(fault.seconds))
         case Tampering.TRUNCATED_BODY:
-            return replace(sending, body=sending.body[: len(sending.body) // 2])
+            return replace(sending, body=_first_half(sending.body))
         case Tampering.MUTATED_BODY:
             return replace(sending, body=_mutated(sending.body))
         case Tampering.WRONG_CONTENT_TYPE:
@@ -145,6 +156,11 @@ def tampered(sending: Sending, fault: WebhookFault, old_secret: str | None) -> S
 def _nobodys(secret: str) -> str:
     """A secret that nobody has, the same every time."""
     return hashlib.sha256(f"not {secret}".encode()).hexdigest()
+
+
+def _first_half(body: bytes) -> bytes:
+    """Between two characters, so that the log can show what was sent."""
+    return body[: len(body) // 2].decode(errors="ignore").encode()
 
 
 def _mutated(body: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 import structlog
 
+from mockpay.chance import chance
 from mockpay.errors import DatabaseUnavailable
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
@@ -123,16 +124,22 @@ class Worker:
 
     async def _deliver(self, session: aiohttp.ClientSession, claim: Claim, now: datetime | None = None) -> None:
         started_at = self._clock.now()
-        sent = await send_all(session, claim, prepare(claim, started_at))
-        result = judge(claim, sent, self._schedule, started_at, self._jitter())
         try:
+            sent = await send_all(session, claim, prepare(claim, started_at))
+            result = judge(claim, sent, self._schedule, started_at, self._random_of(claim))
             kept = await self._settle(claim, result, now)
-        except Exception:
-            log.exception("can't write a delivery's result", delivery=str(claim.id))
+        except Exception:  # its lease ends, and it is claimed anew
+            log.exception("can't deliver, or write the result", delivery=str(claim.id))
         else:
             if kept:
                 self._telemetry.attempt(result.status)
             _log_result(claim, result, kept=kept)
+
+    def _random_of(self, claim: Claim) -> float:
+        """For its jitter: where a fault acted, what comes after it is as repeatable as the fault."""
+        if claim.fault_seed is None:
+            return self._jitter()
+        return chance(claim.fault_seed, f"jitter {claim.attempt}").random()
 
     async def _settle(self, claim: Claim, result: Result, now: datetime | None) -> bool:
         """Tries until the lease must be over: a result that is lost means a webhook that is sent again for nothing.

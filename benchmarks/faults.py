@@ -1,0 +1,59 @@
+"""What it costs that requests could be made to fail, and that they are kept for the timeline.
+
+The same load on servers that differ in one thing, in turns, so that what else the machine does meets all of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from tests.support.processes import Gateway, running
+
+from benchmarks import creates
+
+ROUNDS: Final = 5
+CONNECTIONS: Final = 32
+NEVER_FIRES: Final = {"fault": "reset", "operation": "create", "probability": 0}
+SETTINGS: Final = {
+    "MOCKPAY_LOG_LEVEL": "warning",
+    "MOCKPAY_RATE_LIMIT_STANDARD": "1000000000",
+}
+
+
+class WithoutFaults(Gateway):
+    """The API without the layer that makes requests fail."""
+
+    module = "benchmarks.without_faults"
+
+
+def cost(folder: Path, url: str, seconds: float) -> Iterator[str]:
+    """Creates a second, as ratios to those of the server as it is."""
+    settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url}
+    with ExitStack() as stack:
+
+        def start(kind: type[Gateway], name: str, **more: str) -> Gateway:
+            gateway = kind(folder / f"{name}.log", "api", **settings, **more)
+            stack.enter_context(running(gateway))
+            return gateway
+
+        as_it_is = start(Gateway, "as-it-is")
+        cases: dict[str, tuple[Gateway, dict[str, Any] | None]] = {
+            "as it is, no fault set": (as_it_is, None),
+            "without the layer of faults": (start(WithoutFaults, "without-faults"), None),
+            "requests not kept for the timeline": (start(Gateway, "not-kept", MOCKPAY_TIMELINE_HOURS="0"), None),
+            "each tenant with a rule that never fires": (as_it_is, NEVER_FIRES),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in cases}
+        for _ in range(ROUNDS):
+            for name, (gateway, rule) in cases.items():
+                found = creates.measure(gateway, connections=CONNECTIONS, seconds=seconds / 2, fault_rule=rule)
+                rates[name].append(found.per_second)
+        base = rates["as it is, no fault set"]
+        for name, of_case in rates.items():
+            ratios = sorted(one / other for one, other in zip(of_case, base, strict=True))
+            yield (
+                f"creates, {name:42} {median(of_case):8.0f}/s   {median(ratios):.3f}"
+                f"   ({ratios[0]:.3f} to {ratios[-1]:.3f} in {ROUNDS} rounds)"
+            )
