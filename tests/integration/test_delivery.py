@@ -314,6 +314,16 @@ async def test_stopping_drains(gateway: Gateway, receiver: Receiver, superuser: 
     assert (await delivery_row(superuser))["status"] == "delivered"
 
 
+async def test_a_worker_that_is_cancelled_ends_also_if_it_is_just_woken(gateway: Gateway) -> None:
+    worker = gateway.worker()
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.1)  # it rests
+    worker.wake()
+    running.cancel()
+    await asyncio.wait([running], timeout=3)
+    assert running.cancelled()
+
+
 async def test_a_worker_survives_the_loss_of_its_connections(
     gateway: Gateway, receiver: Receiver, superuser: Any
 ) -> None:

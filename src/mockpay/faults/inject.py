@@ -138,7 +138,8 @@ async def _hold(scope: Scope, receive: Receive) -> None:
     """Until the client gives up."""
     hold(scope)
     try:
-        await asyncio.wait_for(_until_disconnected(receive), HELD_SECONDS_MAX)
+        async with asyncio.timeout(HELD_SECONDS_MAX):
+            await _until_disconnected(receive)
     except TimeoutError:
         await _reset(scope, receive)
 

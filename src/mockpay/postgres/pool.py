@@ -101,7 +101,8 @@ class Database:
     async def close(self) -> None:
         """Waits for running statements, but not for ever."""
         try:
-            await asyncio.wait_for(self._pool.close(), timeout=CONNECT_TIMEOUT_SECONDS)
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
 

@@ -138,7 +138,8 @@ class AddressGuard:
         assert target.host is not None
         assert target.port is not None
         try:
-            addresses = await asyncio.wait_for(self._resolve(target.host, target.port), RESOLVE_TIMEOUT_SECONDS)
+            async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
+                addresses = await self._resolve(target.host, target.port)
         except (TimeoutError, OSError, UnicodeError):
             return None
         if all(map(is_public, addresses)):

@@ -158,8 +158,10 @@ class Worker:
                 await asyncio.sleep(SETTLE_RETRY_SECONDS)
 
     async def _rest(self) -> None:
+        # Not wait_for: before Python 3.12 it swallows a cancellation that meets what it waits for.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._something_to_do.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._something_to_do.wait()
 
 
 def _log_result(claim: Claim, result: Result, *, kept: bool) -> None:
