@@ -112,9 +112,22 @@ def _system(folder: Path) -> Iterator[int]:
     settings = [*FAST, f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
     options = [word for setting in settings for word in ("-c", setting)]
     with _process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
-        psql: list[str | Path] = [_program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc"]
-        _run(user, folder, *psql, "CREATE ROLE mockpay LOGIN")
+        _make_role(user, folder, port)
         yield port
+
+
+def _make_role(user: ServiceUser, folder: Path, port: int) -> None:
+    """The server accepts connections a moment before it takes commands."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            _run(user, folder, _program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", "CREATE ROLE mockpay LOGIN")  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(error.stderr) from error
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager
