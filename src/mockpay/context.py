@@ -10,6 +10,7 @@ import uuid_utils.compat
 
 from mockpay.chance import new_seed
 from mockpay.journal.buffer import Journal
+from mockpay.postgres.group_commit import GroupCommits
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.telemetry import Telemetry
@@ -36,6 +37,7 @@ class Context:
     clock: Clock = field(default_factory=SystemClock)
     telemetry: Telemetry = field(default_factory=Telemetry)
     journal: Journal = field(default_factory=Journal)
+    group_commits: GroupCommits = field(default_factory=GroupCommits)
     new_id: NewId = new_id
     new_secret: Callable[[], str] = new_secret
     new_seed: Callable[[], int] = new_seed

@@ -33,7 +33,7 @@ class Gateway:
             Amount(amount), Currency("USD"), webhook_url=WebhookUrl(self.receiver.url) if webhook else None
         )
         keyed = keyed_request(key, "create", request)
-        answer = await payments.create(self.context, self.tenant, request, keyed, payment_view)
+        answer = await payments.create(self.context, self.tenant, request, keyed)
         return await payments.get(self.context, self.tenant, _id_in(answer))
 
     async def change(self, payment: Payment, what: Change) -> Payment:

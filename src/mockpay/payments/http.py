@@ -81,7 +81,7 @@ async def create_payment(
         raise IdempotencyKeyMissing
     keyed = _keyed(idempotency_key, "create", data)
     assert keyed is not None
-    return _respond(await service.create(context, tenant, data, keyed, payment_view))
+    return _respond(await service.create(context, tenant, data, keyed))
 
 
 @get(

@@ -2,56 +2,47 @@
 webhook delivery and the answer under its idempotency key are all written, or none of them is.
 """
 
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from mockpay import exact_json
 from mockpay.audit import store as audit
-from mockpay.audit.chain import Break, Content, Entry, first_break
+from mockpay.audit.chain import Break, Entry, first_break
 from mockpay.context import Context
 from mockpay.errors import NotFound
-from mockpay.faults.service import fault_of_webhook
 from mockpay.idempotency.model import Answer, KeyedRequest
 from mockpay.idempotency.store import run_once
 from mockpay.payments import store
-from mockpay.payments.events import NAMES, event_body
-from mockpay.payments.fraud import Verdict, assess, velocity_rules
-from mockpay.payments.model import Change, Fail, Payment, Status, Succeed, TriggeredBy, apply
-from mockpay.payments.outcomes import planned
+from mockpay.payments.creation import Creation, create_together
+from mockpay.payments.model import Change, Fail, Payment, Succeed, TriggeredBy, apply
+from mockpay.payments.recording import audit_content, queue_webhook
 from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
+from mockpay.postgres.group_commit import GroupCommit
 from mockpay.postgres.pool import Connection
 from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
-from mockpay.types import Money, given
-from mockpay.webhooks import store as webhooks
+from mockpay.types import given
 from mockpay.webhooks.log import Delivery, of_payment
 
 NO_PAYMENT: Final = "There is no such payment."
+BATCH_MAX: Final = 64
+"""Payments in one transaction. Larger ones gain nothing more, and hold their locks for longer."""
+WRITERS_MAX: Final = 2
+"""Transactions of creations at a time: while one waits for the disk, the next is being made."""
 
 View = Callable[[Payment], msgspec.Struct]
 
 
-async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed: KeyedRequest, view: View) -> Answer:
-    """`view` makes the answer's body. Raises InvalidRequest and IdempotencyKeyReused."""
+async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed: KeyedRequest) -> Answer:
+    """Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
     problem = await context.address_guard.problem_with(request.webhook_url)
-
-    async def work(connection: Connection, now: datetime) -> Answer:
-        if problem:  # in here, so that a repeat still gets its stored answer
-            raise problem
-        verdict = await _assess(connection, tenant.id, request.money, now)
-        outcome = None if verdict else planned(request, keyed.key, context.new_seed())
-        new = _new_payment(context.new_id(), tenant.id, request, keyed.key, verdict, now)
-        payment = await store.insert(connection, msgspec.structs.replace(new, outcome=outcome))
-        triggered_by = TriggeredBy.FRAUD_ENGINE if verdict else TriggeredBy.CREATE_API
-        await _record(context, connection, tenant, None, payment, triggered_by)
-        return Answer(201, exact_json.encode(view(payment)))
-
-    return await _run(context, tenant, keyed, work)
+    return await _creations(context).submit(Creation(tenant, request, keyed, problem))
 
 
 async def change(
@@ -141,6 +132,11 @@ async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tupl
         return payment, await of_payment(connection, tenant.id, payment_id)
 
 
+def _creations(context: Context) -> GroupCommit[Creation, Answer]:
+    write = functools.partial(create_together, context)
+    return context.group_commits.of(create_together, write, batch_max=BATCH_MAX, writers_max=WRITERS_MAX)
+
+
 async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Payment:
     payment = await store.by_id(connection, tenant.id, payment_id)
     if payment is None:
@@ -160,7 +156,8 @@ async def _apply(
     """Of a payment whose row is locked. Raises InvalidTransition and InvalidRequest."""
     after = apply(before, what, now)
     await store.update(connection, after)
-    await _record(context, connection, tenant, before, after, triggered_by)
+    await audit.append(connection, audit_content(context.new_id(), before.status, after, triggered_by))
+    await queue_webhook(context, connection, tenant, after)
     return after
 
 
@@ -176,98 +173,3 @@ async def _run(
     if not answer.replayed:
         context.wake_worker()
     return answer
-
-
-async def _assess(connection: Connection, tenant_id: UUID, money: Money, now: datetime) -> Verdict | None:
-    rules = await store.active_rules(connection, tenant_id, money.currency)
-    counted = velocity_rules(rules)
-    if counted:
-        await tenants.lock(connection, tenant_id)  # only one after the other are they counted exactly
-    counts = {rule.id: await store.count_recent(connection, tenant_id, rule, now) for rule in counted}
-    return assess(rules, money, counts)
-
-
-def _new_payment(
-    payment_id: UUID,
-    tenant_id: UUID,
-    request: CreatePayment,
-    idempotency_key: str,
-    verdict: Verdict | None,
-    now: datetime,
-) -> Payment:
-    return Payment(
-        tenant_id=tenant_id,
-        id=payment_id,
-        money=request.money,
-        status=Status.FLAGGED if verdict else Status.PENDING,
-        webhook_url=request.webhook_url,
-        description=request.description,
-        metadata=request.metadata,
-        idempotency_key=idempotency_key,
-        payment_method=None if request.payment_method is msgspec.UNSET else request.payment_method,
-        flag_reason=verdict.reason if verdict else None,
-        flag_rule=verdict.rule if verdict else None,
-        created_at=now,
-        updated_at=now,
-    )
-
-
-async def _record(
-    context: Context,
-    connection: Connection,
-    tenant: Tenant,
-    before: Payment | None,
-    after: Payment,
-    triggered_by: TriggeredBy,
-) -> None:
-    """The audit entry of a status change, and the webhook that tells of it."""
-    content = Content(
-        id=context.new_id(),
-        tenant_id=tenant.id,
-        payment_id=after.id,
-        old_status=before.status.value if before else None,
-        new_status=after.status.value,
-        triggered_by=triggered_by.value,
-        metadata=_audit_metadata(after),
-        created_at=after.updated_at,
-    )
-    await audit.append(connection, content)
-    url = after.webhook_url or tenant.webhook_url
-    if url and after.status in NAMES:
-        delivery = _new_delivery(context, after, url)
-        suffers = await fault_of_webhook(connection, tenant, NAMES[after.status])
-        if suffers:
-            delivery = msgspec.structs.replace(
-                delivery, fault=suffers.fault, fault_rule=suffers.rule_id, fault_seed=suffers.seed
-            )
-        await webhooks.enqueue(connection, delivery)
-
-
-def _audit_metadata(payment: Payment) -> dict[str, Any]:
-    """What made the payment what it now is. Amounts are text: exact in every store, and so is their hash."""
-    facts: dict[str, str | None] = {
-        "amount": f"{payment.money.major_units():f}",
-        "currency": payment.money.currency,
-        "refund_amount": f"{payment.refund.major_units():f}" if payment.refund else None,
-        "refund_reason": payment.refund_reason,
-        "failure_code": payment.failure_code,
-        "flag_rule": payment.flag_rule,
-        "flag_reason": payment.flag_reason,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _new_delivery(context: Context, payment: Payment, url: str) -> webhooks.NewDelivery:
-    event_id = context.new_id()
-    body = event_body(payment, event_id)
-    return webhooks.NewDelivery(
-        tenant_id=payment.tenant_id,
-        id=context.new_id(),
-        payment_id=payment.id,
-        event_id=event_id,
-        event=body.event,
-        url=url,
-        payload=exact_json.encode(body),
-        max_attempts=context.settings.webhook_attempts,
-        created_at=payment.updated_at,
-    )

@@ -1,31 +1,20 @@
 """The tables of payments and fraud rules."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from mockpay import exact_json
 from mockpay.cursor import LAST_ID, Cursor
 from mockpay.payments.declines import FailureCode
-from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment, Planned, Status
 from mockpay.payments.requests import ListPayments, Metadata
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
-_INSERT_SQL: Final = """
-INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, webhook_url, description, metadata,
-                      idempotency_key, flag_reason, flag_rule, created_at, updated_at, payment_method, outcome_status,
-                      outcome_failure_code, outcome_seed, outcome_due_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16,
-        -- By the database's clock, as it is by that clock that it becomes due.
-        now() + $17::float8 * interval '1 second')
-RETURNING outcome_due_at
-"""
 # The whole queue of outcomes. Whoever holds the row is deciding it; a payment that was decided is not pending.
 _DUE_OUTCOME_SQL: Final = """
 SELECT * FROM payments
@@ -69,50 +58,6 @@ JOIN tenants ON tenants.id = payments.tenant_id
 _COUNT_BY_TENANT_SQL: Final = """
 SELECT tenant_id, count(*) AS payments FROM payments WHERE tenant_id = ANY ($1::uuid[]) GROUP BY tenant_id
 """
-
-_ACTIVE_RULES_SQL: Final = """
-SELECT id, name, rule_type, threshold, window_secs, currency FROM fraud_rules
-WHERE is_active AND (tenant_id IS NULL OR tenant_id = $1) AND (currency IS NULL OR currency = $2)
-ORDER BY created_at, id
-"""
-# Counts no further than the threshold. There is no upper end of the window: should the clock have jumped back,
-# payments "from the future" count.
-_COUNT_RECENT_SQL: Final = """
-SELECT count(*) FROM (
-    SELECT FROM payments
-    WHERE tenant_id = $1 AND created_at > $2 AND status <> 'failed' AND ($3::text IS NULL OR currency = $3)
-    ORDER BY created_at DESC, id DESC
-    LIMIT $4
-) AS recent
-"""
-
-
-async def insert(connection: Connection, payment: Payment) -> Payment:
-    """The payment as it is now, with the time at which its outcome is due."""
-    outcome = payment.outcome
-    due_at = await connection.fetchval(
-        _INSERT_SQL,
-        payment.tenant_id,
-        payment.id,
-        payment.money.minor_units,
-        payment.money.currency,
-        payment.status.value,
-        payment.webhook_url,
-        payment.description,
-        _metadata_text(payment),
-        payment.idempotency_key,
-        payment.flag_reason,
-        payment.flag_rule,
-        payment.created_at,
-        payment.payment_method,
-        outcome.status.value if outcome else None,
-        outcome.failure_code.value if outcome and outcome.failure_code else None,
-        outcome.seed if outcome else None,
-        outcome.after_seconds if outcome and outcome.status is not Status.PENDING else None,
-    )
-    if outcome is None:
-        return payment
-    return msgspec.structs.replace(payment, outcome=msgspec.structs.replace(outcome, due_at=due_at))
 
 
 async def due_outcome(connection: Connection) -> Payment | None:
@@ -187,20 +132,6 @@ async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> 
         query.limit + 1,
     )
     return [payment for row in rows if (payment := _payment_of(row))]
-
-
-async def active_rules(connection: Connection, tenant_id: UUID, currency: str) -> list[Rule]:
-    """Read at each payment, so that a change is effective from the next one, on every process."""
-    rows = await connection.fetch(_ACTIVE_RULES_SQL, tenant_id, currency)
-    return [Rule(**{**dict(row), "rule_type": RuleType(row["rule_type"])}) for row in rows]
-
-
-async def count_recent(connection: Connection, tenant_id: UUID, rule: Rule, now: datetime) -> int:
-    """How many payments the tenant made in the rule's window, but no more than its threshold."""
-    assert rule.window_secs is not None
-    since = now - timedelta(seconds=rule.window_secs)
-    count: int = await connection.fetchval(_COUNT_RECENT_SQL, tenant_id, since, rule.currency, int(rule.threshold))
-    return count
 
 
 def _start(query: ListPayments) -> Cursor:

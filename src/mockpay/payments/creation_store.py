@@ -1,0 +1,208 @@
+"""What the creation of many payments at once reads and writes: two statements before the decisions, one after them.
+
+The last one writes into the tables of three packages, because one statement is what makes a batch fast. It stands here
+since a payment is what they are about.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from mockpay import exact_json
+from mockpay.audit.chain import Entry
+from mockpay.idempotency.model import KeyedRequest
+from mockpay.payments.fraud import Rule, RuleType
+from mockpay.payments.model import Payment
+from mockpay.postgres.pool import Connection
+
+# Only one after the other are a tenant's recent payments counted exactly; without a rule that counts, nobody waits. In
+# one order, so that two batches can't wait for each other.
+_LOCK_SQL: Final = """
+SELECT id FROM tenants
+WHERE id = ANY ($1::uuid[]) AND EXISTS (
+    SELECT FROM fraud_rules
+    WHERE is_active AND rule_type = 'velocity' AND (fraud_rules.tenant_id IS NULL OR fraud_rules.tenant_id = tenants.id)
+)
+ORDER BY id FOR NO KEY UPDATE
+"""
+# A statement of its own, after the locks: it sees what those committed that were waited for. Two kinds of rows: the
+# rules that hold for a tenant, with its recent payments where a rule counts them, and the answers that are stored.
+#
+# The count goes no further than the threshold. There is no upper end of the window: should the clock have jumped back,
+# payments "from the future" count.
+_FACTS_SQL: Final = """
+SELECT tenant.id AS tenant_id, rule.id AS rule_id, rule.created_at AS rule_created_at, rule.name, rule.rule_type,
+       rule.threshold, rule.window_secs, rule.currency, recent.payments,
+       NULL AS key, NULL AS fingerprint, NULL AS answer_status, NULL AS answer_body
+FROM fraud_rules AS rule
+JOIN unnest($1::uuid[]) AS tenant (id) ON rule.tenant_id IS NULL OR rule.tenant_id = tenant.id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS payments FROM (
+        SELECT FROM payments
+        WHERE rule.rule_type = 'velocity'
+          AND payments.tenant_id = tenant.id
+          AND payments.created_at > $2::timestamptz - rule.window_secs * interval '1 second'
+          AND payments.status <> 'failed' AND (rule.currency IS NULL OR payments.currency = rule.currency)
+        ORDER BY payments.created_at DESC, payments.id DESC
+        LIMIT rule.threshold::bigint
+    ) AS newest
+) AS recent
+WHERE rule.is_active
+UNION ALL
+SELECT stored.tenant_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       stored.key, stored.fingerprint, stored.answer_status, stored.answer_body
+FROM unnest($3::uuid[], $4::text[]) AS asked (tenant_id, key)
+CROSS JOIN LATERAL (
+    SELECT * FROM idempotency_keys AS held
+    WHERE held.tenant_id = asked.tenant_id AND held.key = asked.key LIMIT 1
+) AS stored
+ORDER BY rule_created_at, rule_id
+"""
+_NOW_SQL: Final = "SELECT now()"
+# A key that another request took since is passed over, with all that belongs to it. Where that one is still under way,
+# this waits for its end.
+_WRITE_SQL: Final = """
+WITH asked AS (
+    SELECT * FROM unnest(
+        $2::uuid[], $3::text[], $4::bytea[], $5::bytea[], $6::uuid[], $7::bigint[], $8::text[], $9::text[], $10::text[],
+        $11::text[], $12::jsonb[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[],
+        $19::timestamptz[], $20::uuid[], $21::text[], $22::jsonb[], $23::text[]
+    ) AS asked (
+        tenant_id, key, fingerprint, answer_body, payment_id, amount_minor_units, currency, status, webhook_url,
+        description, metadata, flag_reason, flag_rule, payment_method, outcome_status, outcome_failure_code,
+        outcome_seed, outcome_due_at, entry_id, triggered_by, entry_metadata, entry_hash
+    )
+),
+taken AS (
+    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at)
+    SELECT tenant_id, key, fingerprint, 201, answer_body, $1 FROM asked
+    ON CONFLICT DO NOTHING RETURNING tenant_id, key
+),
+payment AS (
+    INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, webhook_url, description, metadata,
+                          idempotency_key, flag_reason, flag_rule, created_at, updated_at, payment_method,
+                          outcome_status, outcome_failure_code, outcome_seed, outcome_due_at)
+    SELECT tenant_id, payment_id, amount_minor_units, currency, status, webhook_url, description, metadata,
+           key, flag_reason, flag_rule, $1, $1, payment_method,
+           outcome_status, outcome_failure_code, outcome_seed, outcome_due_at
+    FROM asked JOIN taken USING (tenant_id, key)
+),
+entry AS (
+    INSERT INTO audit_log (tenant_id, payment_id, sequence, id, old_status, new_status, triggered_by, metadata,
+                           created_at, prev_hash, entry_hash)
+    SELECT tenant_id, payment_id, 1, entry_id, NULL, status, triggered_by, entry_metadata, $1, $24, entry_hash
+    FROM asked JOIN taken USING (tenant_id, key)
+)
+SELECT tenant_id, key FROM taken
+"""
+
+Key = tuple[UUID, str]
+"""A tenant, and an idempotency key of its own."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a key stands for already."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is decided by. `rules` of a tenant are in the order in which they are applied; `recent` holds, by tenant and
+    velocity rule, how many payments were made in its window.
+    """
+
+    rules: dict[UUID, list[Rule]]
+    recent: dict[UUID, dict[UUID, int]]
+    stored: dict[Key, Stored]
+
+
+class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is written of one. `answer_body` is what its client gets, now and at each repeat."""
+
+    payment: Payment
+    entry: Entry
+    keyed: KeyedRequest
+    answer_body: bytes
+
+
+async def lock_those_that_are_counted(connection: Connection, tenant_ids: list[UUID]) -> set[UUID]:
+    return {row["id"] for row in await connection.fetch(_LOCK_SQL, tenant_ids)}
+
+
+async def facts(connection: Connection, tenant_ids: list[UUID], keys: Sequence[Key], now: datetime) -> Facts:
+    found = Facts({tenant_id: [] for tenant_id in tenant_ids}, {tenant_id: {} for tenant_id in tenant_ids}, {})
+    for row in await connection.fetch(
+        _FACTS_SQL, tenant_ids, now, [tenant_id for tenant_id, _ in keys], [key for _, key in keys]
+    ):
+        tenant_id: UUID = row["tenant_id"]
+        if row["key"] is not None:
+            found.stored[tenant_id, row["key"]] = Stored(row["fingerprint"], row["answer_status"], row["answer_body"])
+            continue
+        rule = _rule_of(row)
+        found.rules[tenant_id].append(rule)
+        if rule.rule_type is RuleType.VELOCITY:
+            found.recent[tenant_id][rule.id] = row["payments"]
+    return found
+
+
+async def database_now(connection: Connection) -> datetime:
+    """By the clock by which an outcome becomes due."""
+    now: datetime = await connection.fetchval(_NOW_SQL)
+    return now
+
+
+async def write(connection: Connection, payments: Sequence[NewPayment], now: datetime) -> set[Key]:
+    """The keys that were written. Another request took the others since the facts were read.
+
+    All have the same `created_at`. The caller gives them in the order of their keys.
+    """
+    columns = zip(*(_columns(each) for each in payments), strict=True)
+    prev_hash = payments[0].entry.prev_hash
+    rows = await connection.fetch(_WRITE_SQL, now, *(list(column) for column in columns), prev_hash)
+    return {(row["tenant_id"], row["key"]) for row in rows}
+
+
+def _columns(new: NewPayment) -> tuple[Any, ...]:
+    payment, outcome = new.payment, new.payment.outcome
+    return (
+        payment.tenant_id,
+        new.keyed.key,
+        new.keyed.fingerprint,
+        new.answer_body,
+        payment.id,
+        payment.money.minor_units,
+        payment.money.currency,
+        payment.status.value,
+        payment.webhook_url,
+        payment.description,
+        None if payment.metadata is None else exact_json.encode(payment.metadata).decode(),
+        payment.flag_reason,
+        payment.flag_rule,
+        payment.payment_method,
+        outcome.status.value if outcome else None,
+        outcome.failure_code.value if outcome and outcome.failure_code else None,
+        outcome.seed if outcome else None,
+        outcome.due_at if outcome else None,
+        new.entry.content.id,
+        new.entry.content.triggered_by,
+        exact_json.encode(new.entry.content.metadata).decode(),
+        new.entry.entry_hash,
+    )
+
+
+def _rule_of(row: Any) -> Rule:
+    threshold: Decimal = row["threshold"]
+    return Rule(
+        id=row["rule_id"],
+        name=row["name"],
+        rule_type=RuleType(row["rule_type"]),
+        threshold=threshold,
+        window_secs=row["window_secs"],
+        currency=row["currency"],
+    )
