@@ -22,18 +22,20 @@ from mockpay.faults.inject import Faults
 from mockpay.housekeeping import keep_house
 from mockpay.payments import catalogue
 from mockpay.payments import http as payments
+from mockpay.payments.direct import DIRECT_ROUTES
 from mockpay.payments.scheduler import settle_outcomes
 from mockpay.postgres.pool import open_database
 from mockpay.scenarios import http as scenarios
 from mockpay.settings import Settings, words
 from mockpay.telemetry import Telemetry
 from mockpay.tenants import http as tenants
-from mockpay.tenants.gate import Gate, refuse
+from mockpay.tenants.gate import Gate, admitted_tenant, refuse
 from mockpay.timeline import http as timeline
 from mockpay.timeline.recorder import Recorder
 from mockpay.types import SystemClock
 from mockpay.web import reference
 from mockpay.web.asgi import BODY_BYTES_MAX
+from mockpay.web.direct import DirectRoutes
 from mockpay.web.error_handler import handle_error
 from mockpay.web.openapi import OwnTypes
 from mockpay.web.options import name_every_method
@@ -65,7 +67,8 @@ def wrapped(app: Litestar) -> ASGIApp:
         context: Context = app.state.context
         return context
 
-    seen = Recorder(Faults(app, context_of), context_of)
+    direct = DirectRoutes(app, context_of, admitted_tenant, DIRECT_ROUTES)
+    seen = Recorder(Faults(direct, context_of), context_of)
     return RequestLog(Gate(seen, context_of), lambda: context_of().telemetry)
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from mockpay.context import Context
 from mockpay.journal import store as journal
-from mockpay.tenants import rate_limit
+from mockpay.tenants import admission
 from mockpay.webhooks import log as deliveries
 
 PAUSE_SECONDS: Final = 60.0
@@ -32,7 +32,7 @@ async def keep_house(context: Context) -> None:
 async def clean_once(context: Context) -> int:
     """The number of deliveries that were forgotten."""
     async with context.database.connection() as connection:
-        await rate_limit.forget_expired(connection)
+        await admission.forget_expired(connection)
     await _forget_requests(context)
     days = context.settings.webhook_retention_days
     if days == 0:

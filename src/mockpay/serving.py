@@ -6,6 +6,7 @@ Heavy imports are inside the functions: they run while the embedded database sta
 import asyncio
 import errno
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 GRACEFUL_SHUTDOWN_SECONDS: Final = 10
 PARENT_POLL_SECONDS: Final = 0.5
+GARBAGE_THRESHOLD: Final = 20_000
+"""New objects between two looks for cycles. Requests make few cycles, and many objects."""
 
 _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
 
@@ -300,7 +303,12 @@ def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
     if parent != os.getpid():
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    return create_app(settings, url, with_worker=with_worker)
+    app = create_app(settings, url, with_worker=with_worker)
+    # What is made until now stays for good. To look through it again and again would take a part of every request.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
+    return app
 
 
 def _end_with_parent(parent: int) -> None:

@@ -38,6 +38,7 @@ class Telemetry:
             buckets=_LATENCY_SECONDS,
             registry=self._registry,
         )
+        self._series: dict[tuple[str, str, str], Histogram] = {}
         self._attempts = Counter(
             "mockpay_webhook_attempts",
             "Webhook attempts by what they made of the delivery: delivered, retry or dead.",
@@ -47,7 +48,11 @@ class Telemetry:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is the template: with ids in it each payment would be a series of its own."""
-        self._latency.labels(method if method in _METHODS else "other", route, str(status)).observe(seconds)
+        key = (method if method in _METHODS else "other", route, str(status))
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._latency.labels(*key)
+        series.observe(seconds)
 
     def attempt(self, delivery_status: str) -> None:
         self._attempts.labels("retry" if delivery_status == "pending" else delivery_status).inc()

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from mockpay.settings import Settings
+from mockpay.tenants.admission import Presented, admit
 from mockpay.tenants.gate import site_of
-from mockpay.tenants.rate_limit import PostgresStorage
 from tests.integration.conftest import ADMIN_KEY, open_client
 from tests.support.gateway import bearer, register
 
@@ -137,12 +137,12 @@ def test_what_a_stranger_is_counted_by(address: str, site: str) -> None:
     assert site_of(address) == site
 
 
-async def test_the_storage_keeps_the_librarys_contract(superuser: Any) -> None:
-    storage = PostgresStorage(superuser)
-    assert (await storage.get("k"), await storage.check()) == (0, True)
-    assert [await storage.incr("k", 60), await storage.incr("k", 60, 5)] == [1, 6]
-    assert await PostgresStorage(superuser).get("k") == 6
-    await storage.clear("k")
-    assert await storage.get("k") == 0
-    await storage.incr("a", 60)
-    assert await storage.reset() == 1
+async def test_requests_that_are_counted_together_count_one_after_the_other(superuser: Any) -> None:
+    settings = Settings(rate_limit_standard=3)
+    strangers = [Presented(None, address) for address in ("a", "b", "a", "a", "a", "b")]
+    found = await admit(superuser, settings, strangers)
+    assert [(each.window.remaining, each.window.is_exceeded) for each in found] == [
+        (2, False), (2, False), (1, False), (0, False), (0, True), (1, False),
+    ]  # fmt: skip
+    [again] = await admit(superuser, settings, [Presented(b"x" * 32, "b")])
+    assert (again.tenant, again.window.remaining) == (None, 0)

@@ -9,7 +9,6 @@ import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
-from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
 from mockpay.errors import ApiError, InvalidRequest
@@ -19,10 +18,11 @@ from mockpay.faults.rules import operation_of
 from mockpay.faults.service import fired_by, wait_of
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
-from mockpay.web.asgi import adding, header_of, raw_headers, read_ahead
+from mockpay.web.asgi import add_headers, header_of, path_of, raw_headers, read_ahead
 from mockpay.web.error_handler import error_body
 from mockpay.web.request_log import request_id_of
 
+_RAW_HEADER: Final = HEADER.lower().encode()
 HELD_SECONDS_MAX: Final = 600.0
 """A request that gets no answer is not held for ever."""
 
@@ -54,14 +54,17 @@ class Faults:
             await self._app(scope, receive, send)
             return
         # An answer that arrives says which fault it went through.
-        await self._inject(injection, scope, receive, adding(send, {HEADER: str(injection)}))
+        add_headers(scope, raw_headers({HEADER: str(injection)}))
+        await self._inject(injection, scope, receive, send)
 
     async def _asked_for(self, scope: HTTPScope, tenant: Tenant) -> Injection | None:
         """Raises InvalidRequest for the header, and DatabaseUnavailable."""
-        header = header_of(scope, HEADER)
+        header = header_of(scope, _RAW_HEADER)
         if header is not None:
             return _told(scope, parse(header).drawn(self._context_of().new_seed(), HEADER), None)
-        operation = operation_of(scope["method"], normalize_path(scope["path"]))
+        if not tenant.has_faults:
+            return None
+        operation = operation_of(scope["method"], path_of(scope))
         fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
             return None

@@ -12,9 +12,43 @@ _EXTENSION: Final = "mockpay.connection"
 _LINGER_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
+class Corked:
+    """A transport that writes once in a turn of the loop: an answer's head and body are one call to the system."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held.clear()
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._transport.write(data)
+
+
 class TellingProtocol(HttpToolsProtocol):
     is_held = False
     """Whether its request is to get no answer, however long it waits."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]  # it acts like one
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

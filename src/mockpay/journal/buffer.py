@@ -36,8 +36,7 @@ class Journal:
             while self._entries:
                 entries = [self._entries.popleft() for _ in range(min(WRITTEN_AT_ONCE, len(self._entries)))]
                 try:
-                    async with database.transaction() as connection:
-                        await store.insert(connection, entries)
+                    await store.write(database, entries)
                 except (DatabaseUnavailable, asyncio.CancelledError):
                     self._put_back(entries)  # perhaps it is there already: it is not written twice
                     raise

@@ -10,7 +10,7 @@ import msgspec
 
 from mockpay.cursor import Cursor
 from mockpay.journal.model import RequestEntry
-from mockpay.postgres.pool import Connection
+from mockpay.postgres.pool import Connection, Database
 
 # The answers are sent already, and who can wait for the disk has nothing to wait for.
 _NOT_TO_DISK_SQL: Final = "SELECT set_config('synchronous_commit', 'off', true)"
@@ -57,11 +57,16 @@ SELECT count(*) FROM forgotten
 """
 
 
-async def insert(connection: Connection, entries: Sequence[RequestEntry]) -> None:
-    """In a transaction of its own. An entry that is there already stays as it is."""
-    await connection.execute(_NOT_TO_DISK_SQL)
-    columns = zip(*(msgspec.structs.astuple(entry) for entry in entries), strict=True)
-    await connection.execute(_INSERT_SQL, *(list(column) for column in columns))
+async def write(database: Database, entries: Sequence[RequestEntry]) -> None:
+    """In a transaction of its own. An entry that is there already stays as it is. Raises DatabaseUnavailable."""
+    records = [msgspec.structs.astuple(entry) for entry in entries]
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(_NOT_TO_DISK_SQL)
+            await connection.copy_records_to_table("requests", records=records, columns=RequestEntry.__struct_fields__)
+    except asyncpg.UniqueViolationError:  # a commit whose answer did not come back, so that they are written again
+        async with database.transaction() as connection:
+            await connection.execute(_INSERT_SQL, *(list(column) for column in zip(*records, strict=True)))
 
 
 async def page(

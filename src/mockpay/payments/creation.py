@@ -1,6 +1,10 @@
-"""Payments are created together: those that are asked for while a commit is under way are one transaction of the next.
+"""Payments are created together: those that are asked for while others are being written are written next, at once.
 
 Each keeps its own outcome. What refuses one, such as a key that was used for another request, refuses no other.
+
+It takes one statement to learn what is decided by, and one to write. The second one passes over what the first no
+longer holds for, because another process was faster. That, and payments whose webhooks may suffer faults by a rule, is
+then done in a transaction, under locks.
 """
 
 from collections.abc import Sequence
@@ -18,11 +22,12 @@ from mockpay.payments.creation_store import Facts, Key, NewPayment
 from mockpay.payments.fraud import RuleType, Verdict, assess
 from mockpay.payments.model import Payment, Status, TriggeredBy
 from mockpay.payments.outcomes import planned
-from mockpay.payments.recording import audit_content, queue_webhook
+from mockpay.payments.recording import audit_content, new_delivery, queue_webhook
 from mockpay.payments.requests import CreatePayment
 from mockpay.payments.views import payment_view
 from mockpay.postgres.pool import Connection
 from mockpay.tenants.model import Tenant
+from mockpay.types import Money
 
 CREATED = 201
 
@@ -34,44 +39,62 @@ class Creation(msgspec.Struct, frozen=True):
     request: CreatePayment
     keyed: KeyedRequest
     problem: ApiError | None
+    money: Money
 
     @property
     def key(self) -> Key:
         return self.tenant.id, self.keyed.key
 
 
+class _Attempt(msgspec.Struct, frozen=True):
+    """What was known, and what could be written."""
+
+    facts: Facts
+    written: dict[Key, NewPayment]
+
+
 async def create_together(context: Context, asked: Sequence[Creation]) -> list[Answer | ApiError]:
-    """In one transaction: for each, in their order, its answer or why it is refused."""
-    is_news = False
-    async with context.database.transaction() as connection:
-        facts, now = await _learn(context, connection, asked)
-        new = await _decide(context, connection, asked, facts, now)
-        written = await store.write(connection, list(new.values()), now) if new else set()
-        if len(written) < len(new):  # another process was faster with a key
-            lost = [key for key in new if key not in written]
-            facts.stored.update((await store.facts(connection, [], lost, now)).stored)
-        tenants = {creation.tenant.id: creation.tenant for creation in asked}
-        for key, each in new.items():
-            if each.payment.status is Status.FLAGGED and key in written:
-                is_news |= await queue_webhook(context, connection, tenants[key[0]], each.payment)
-    if is_news:
+    """For each, in their order, its answer or why it is refused. All that is answered is durable."""
+    without_faults = [creation for creation in asked if not creation.tenant.has_faults]
+    attempt = _Attempt(Facts({}, {}, {}, {}), {})
+    if without_faults:
+        async with context.database.connection() as connection:  # each statement is a transaction by itself
+            attempt = await _attempt(context, connection, without_faults)
+    answers = _answers(asked, attempt)
+    rest = [creation for creation, answer in zip(asked, answers, strict=True) if answer is None]
+    under_locks = iter(await _create_under_locks(context, rest) if rest else ())
+    if any(new.delivery for new in attempt.written.values()):
         context.wake_worker()
-    return _answers(asked, facts, new)
+    return [next(under_locks) if answer is None else answer for answer in answers]
 
 
-async def _learn(context: Context, connection: Connection, asked: Sequence[Creation]) -> tuple[Facts, datetime]:
-    """The facts, and the moment that they are of: that at which the payments are made."""
-    tenant_ids = sorted({creation.tenant.id for creation in asked})
+async def _create_under_locks(context: Context, asked: Sequence[Creation]) -> list[Answer | ApiError]:
+    async with context.database.transaction() as connection:
+        await store.lock(connection, sorted({creation.tenant.id for creation in asked}))
+        attempt = await _attempt(context, connection, asked)
+        lost = sorted({creation.key for creation in asked} - attempt.written.keys() - attempt.facts.stored.keys())
+        if lost:  # a key that another request took meanwhile, or what is refused
+            now = context.clock.now()
+            attempt.facts.stored.update((await store.facts(connection, [], lost, now)).stored)
+        tenants = {creation.tenant.id: creation.tenant for creation in asked}
+        for key, new in attempt.written.items():
+            if tenants[key[0]].has_faults:
+                await queue_webhook(context, connection, tenants[key[0]], new.payment)
+    context.wake_worker()
+    answers = _answers(asked, attempt)
+    return [answer for answer in answers if answer is not None]
+
+
+async def _attempt(context: Context, connection: Connection, asked: Sequence[Creation]) -> _Attempt:
+    now = context.clock.now()
     keys = sorted({creation.key for creation in asked})
-    locked = await store.lock_those_that_are_counted(connection, tenant_ids)
-    while True:
-        now = context.clock.now()
-        facts = await store.facts(connection, tenant_ids, keys, now)
-        counted = {tenant_id for tenant_id, recent in facts.recent.items() if recent}
-        if counted <= locked:
-            return facts, now
-        # A rule that counts was made just now. What it counted without the locks may be wrong.
-        locked |= await store.lock_those_that_are_counted(connection, tenant_ids)
+    facts = await store.facts(connection, sorted({key[0] for key in keys}), keys, now)
+    new = await _decide(context, connection, asked, facts, now)
+    if not new:
+        return _Attempt(facts, {})
+    attempts = context.settings.webhook_attempts
+    written = await store.write(connection, list(new.values()), facts.counters, now, attempts)
+    return _Attempt(facts, {key: each for key, each in new.items() if key in written})
 
 
 async def _decide(
@@ -88,12 +111,12 @@ async def _decide(
         new[key] = _new_payment(context, creation, _verdict(creation, facts), now)
     if any(payment.outcome for payment in new.values()):
         new = _with_due_times(new, await store.database_now(connection))
-    return {key: _complete(context, new[key], firsts[key].keyed) for key in sorted(new)}
+    return {key: _complete(context, firsts[key], new[key]) for key in sorted(new)}
 
 
 def _verdict(creation: Creation, facts: Facts) -> Verdict | None:
     """By the rules; and the next one of the batch is decided with this one counted."""
-    money, tenant_id = creation.request.money, creation.tenant.id
+    money, tenant_id = creation.money, creation.tenant.id
     rules = [rule for rule in facts.rules[tenant_id] if rule.currency is None or rule.currency == money.currency]
     recent = facts.recent[tenant_id]
     verdict = assess(rules, money, recent)
@@ -108,14 +131,14 @@ def _new_payment(context: Context, creation: Creation, verdict: Verdict | None, 
     return Payment(
         tenant_id=creation.tenant.id,
         id=context.new_id(),
-        money=request.money,
+        money=creation.money,
         status=Status.FLAGGED if verdict else Status.PENDING,
         webhook_url=request.webhook_url,
         description=request.description,
         metadata=request.metadata,
         idempotency_key=creation.keyed.key,
         payment_method=None if request.payment_method is msgspec.UNSET else request.payment_method,
-        outcome=None if verdict else planned(request, creation.keyed.key, context.new_seed()),
+        outcome=None if verdict else planned(request, creation.keyed.key, context.new_seed),
         flag_reason=verdict.reason if verdict else None,
         flag_rule=verdict.rule if verdict else None,
         created_at=now,
@@ -134,32 +157,34 @@ def _with_due_times(payments: dict[Key, Payment], now: datetime) -> dict[Key, Pa
     return due
 
 
-def _complete(context: Context, payment: Payment, keyed: KeyedRequest) -> NewPayment:
+def _complete(context: Context, creation: Creation, payment: Payment) -> NewPayment:
     triggered_by = TriggeredBy.FRAUD_ENGINE if payment.status is Status.FLAGGED else TriggeredBy.CREATE_API
+    has_faults = creation.tenant.has_faults  # then its webhook is queued when the rules were asked
     return NewPayment(
         payment=payment,
         entry=link(audit_content(context.new_id(), None, payment, triggered_by), EMPTY),
-        keyed=keyed,
+        keyed=creation.keyed,
         answer_body=exact_json.encode(payment_view(payment)),
+        delivery=None if has_faults else new_delivery(context, creation.tenant, payment),
     )
 
 
-def _answers(asked: Sequence[Creation], facts: Facts, new: dict[Key, NewPayment]) -> list[Answer | ApiError]:
-    """What is stored goes before all: it may have been stored by another process just now."""
-    answers: list[Answer | ApiError] = []
+def _answers(asked: Sequence[Creation], attempt: _Attempt) -> list[Answer | ApiError | None]:
+    """What is stored goes before all. None where the attempt decided nothing."""
+    answers: list[Answer | ApiError | None] = []
     told: set[Key] = set()
     for creation in asked:
         key = creation.key
-        stored, mine = facts.stored.get(key), new.get(key)
+        stored, mine = attempt.facts.stored.get(key), attempt.written.get(key)
         if stored:
             answers.append(_repeated(creation, stored.fingerprint, Answer(stored.status, stored.body, replayed=True)))
-        elif creation.problem or mine is None:
-            assert creation.problem, "what is neither stored nor refused was written"
+        elif creation.problem:
             answers.append(creation.problem)
+        elif mine is None:
+            answers.append(None)
         elif key in told:
-            answers.append(
-                _repeated(creation, mine.keyed.fingerprint, Answer(CREATED, mine.answer_body, replayed=True))
-            )
+            again = Answer(CREATED, mine.answer_body, replayed=True)
+            answers.append(_repeated(creation, mine.keyed.fingerprint, again))
         else:
             told.add(key)
             answers.append(Answer(CREATED, mine.answer_body))

@@ -1,45 +1,43 @@
-"""What the creation of many payments at once reads and writes: two statements before the decisions, one after them.
+"""What the creation of many payments at once reads and writes: one statement before the decisions, one after them.
 
-The last one writes into the tables of three packages, because one statement is what makes a batch fast. It stands here
-since a payment is what they are about.
+The second one writes into the tables of four packages, because one statement is what makes a batch fast. It stands here
+since payments are what they are about.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from mockpay import exact_json
-from mockpay.audit.chain import Entry
+from mockpay.audit.chain import GENESIS, Entry
 from mockpay.idempotency.model import KeyedRequest
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment
 from mockpay.postgres.pool import Connection
+from mockpay.webhooks.address import receiver_host
+from mockpay.webhooks.store import NewDelivery
 
-# Only one after the other are a tenant's recent payments counted exactly; without a rule that counts, nobody waits. In
-# one order, so that two batches can't wait for each other.
+# In one order, so that two of these can't wait for each other.
 _LOCK_SQL: Final = """
-SELECT id FROM tenants
-WHERE id = ANY ($1::uuid[]) AND EXISTS (
-    SELECT FROM fraud_rules
-    WHERE is_active AND rule_type = 'velocity' AND (fraud_rules.tenant_id IS NULL OR fraud_rules.tenant_id = tenants.id)
-)
-ORDER BY id FOR NO KEY UPDATE
+SELECT tenant_id FROM creation_counters WHERE tenant_id = ANY ($1::uuid[]) ORDER BY tenant_id FOR NO KEY UPDATE
 """
-# A statement of its own, after the locks: it sees what those committed that were waited for. Two kinds of rows: the
-# rules that hold for a tenant, with its recent payments where a rule counts them, and the answers that are stored.
+# Of one moment. Two kinds of rows: the rules that hold for a tenant, with its recent payments where a rule counts them,
+# and the answers that are stored.
 #
 # The count goes no further than the threshold. There is no upper end of the window: should the clock have jumped back,
 # payments "from the future" count.
 _FACTS_SQL: Final = """
 SELECT tenant.id AS tenant_id, rule.id AS rule_id, rule.created_at AS rule_created_at, rule.name, rule.rule_type,
-       rule.threshold, rule.window_secs, rule.currency, recent.payments,
+       rule.threshold, rule.window_secs, rule.currency, recent.payments, counter.creations,
        NULL AS key, NULL AS fingerprint, NULL AS answer_status, NULL AS answer_body
 FROM fraud_rules AS rule
 JOIN unnest($1::uuid[]) AS tenant (id) ON rule.tenant_id IS NULL OR rule.tenant_id = tenant.id
+CROSS JOIN LATERAL (
+    SELECT creations FROM creation_counters WHERE creation_counters.tenant_id = tenant.id LIMIT 1
+) AS counter
 CROSS JOIN LATERAL (
     SELECT count(*) AS payments FROM (
         SELECT FROM payments
@@ -47,13 +45,12 @@ CROSS JOIN LATERAL (
           AND payments.tenant_id = tenant.id
           AND payments.created_at > $2::timestamptz - rule.window_secs * interval '1 second'
           AND payments.status <> 'failed' AND (rule.currency IS NULL OR payments.currency = rule.currency)
-        ORDER BY payments.created_at DESC, payments.id DESC
         LIMIT rule.threshold::bigint
     ) AS newest
 ) AS recent
 WHERE rule.is_active
 UNION ALL
-SELECT stored.tenant_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT stored.tenant_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        stored.key, stored.fingerprint, stored.answer_status, stored.answer_body
 FROM unnest($3::uuid[], $4::text[]) AS asked (tenant_id, key)
 CROSS JOIN LATERAL (
@@ -63,23 +60,36 @@ CROSS JOIN LATERAL (
 ORDER BY rule_created_at, rule_id
 """
 _NOW_SQL: Final = "SELECT now()"
-# A key that another request took since is passed over, with all that belongs to it. Where that one is still under way,
-# this waits for its end.
+# Passed over, with all that belongs to it, is what the facts no longer hold for: a tenant that was counted, and of
+# which payments were created since; a key that another request took since. Where that one is still under way, this
+# waits for its end. The counters are locked, and the keys taken, in one order.
 _WRITE_SQL: Final = """
 WITH asked AS (
     SELECT * FROM unnest(
-        $2::uuid[], $3::text[], $4::bytea[], $5::bytea[], $6::uuid[], $7::bigint[], $8::text[], $9::text[], $10::text[],
-        $11::text[], $12::jsonb[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[],
-        $19::timestamptz[], $20::uuid[], $21::text[], $22::jsonb[], $23::text[]
+        $4::uuid[], $5::text[], $6::bytea[], $7::bytea[], $8::uuid[], $9::bigint[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::jsonb[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[],
+        $20::bigint[], $21::timestamptz[], $22::uuid[], $23::text[], $24::jsonb[], $25::text[]
     ) AS asked (
         tenant_id, key, fingerprint, answer_body, payment_id, amount_minor_units, currency, status, webhook_url,
         description, metadata, flag_reason, flag_rule, payment_method, outcome_status, outcome_failure_code,
         outcome_seed, outcome_due_at, entry_id, triggered_by, entry_metadata, entry_hash
     )
 ),
+unchanged AS (
+    SELECT counter.tenant_id FROM creation_counters AS counter
+    JOIN unnest($2::uuid[], $3::bigint[]) AS seen (tenant_id, creations)
+        ON seen.tenant_id = counter.tenant_id AND seen.creations = counter.creations
+    ORDER BY counter.tenant_id FOR NO KEY UPDATE OF counter
+),
+counted AS (
+    UPDATE creation_counters AS counter SET creations = counter.creations + 1 FROM unchanged
+    WHERE counter.tenant_id = unchanged.tenant_id
+    RETURNING counter.tenant_id
+),
 taken AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at)
     SELECT tenant_id, key, fingerprint, 201, answer_body, $1 FROM asked
+    WHERE tenant_id <> ALL ($2::uuid[]) OR tenant_id IN (SELECT tenant_id FROM counted)
     ON CONFLICT DO NOTHING RETURNING tenant_id, key
 ),
 payment AS (
@@ -94,8 +104,17 @@ payment AS (
 entry AS (
     INSERT INTO audit_log (tenant_id, payment_id, sequence, id, old_status, new_status, triggered_by, metadata,
                            created_at, prev_hash, entry_hash)
-    SELECT tenant_id, payment_id, 1, entry_id, NULL, status, triggered_by, entry_metadata, $1, $24, entry_hash
+    SELECT tenant_id, payment_id, 1, entry_id, NULL, status, triggered_by, entry_metadata, $1, $26, entry_hash
     FROM asked JOIN taken USING (tenant_id, key)
+),
+delivery AS (
+    INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
+                                    max_attempts, created_at, next_attempt_at)
+    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, $36, $1, now()
+    FROM unnest($27::uuid[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::text[],
+                $35::text[])
+        AS queued (tenant_id, key, id, payment_id, event_id, event, url, receiver_host, payload)
+    JOIN taken USING (tenant_id, key)
 )
 SELECT tenant_id, key FROM taken
 """
@@ -113,12 +132,15 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What is decided by. `rules` of a tenant are in the order in which they are applied; `recent` holds, by tenant and
-    velocity rule, how many payments were made in its window.
+    """What is decided by, of one moment.
+
+    `rules` of a tenant are in the order in which they are applied. `recent` holds, by tenant and velocity rule, how
+    many payments were made in its window, and `counters` what tells later whether it still is so.
     """
 
     rules: dict[UUID, list[Rule]]
     recent: dict[UUID, dict[UUID, int]]
+    counters: dict[UUID, int]
     stored: dict[Key, Stored]
 
 
@@ -129,14 +151,16 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
     keyed: KeyedRequest
     answer_body: bytes
+    delivery: NewDelivery | None
 
 
-async def lock_those_that_are_counted(connection: Connection, tenant_ids: list[UUID]) -> set[UUID]:
-    return {row["id"] for row in await connection.fetch(_LOCK_SQL, tenant_ids)}
+async def lock(connection: Connection, tenant_ids: Sequence[UUID]) -> None:
+    """What is counted of these tenants from now on stays as it is until the transaction ends."""
+    await connection.execute(_LOCK_SQL, tenant_ids)
 
 
-async def facts(connection: Connection, tenant_ids: list[UUID], keys: Sequence[Key], now: datetime) -> Facts:
-    found = Facts({tenant_id: [] for tenant_id in tenant_ids}, {tenant_id: {} for tenant_id in tenant_ids}, {})
+async def facts(connection: Connection, tenant_ids: Sequence[UUID], keys: Sequence[Key], now: datetime) -> Facts:
+    found = Facts({tenant_id: [] for tenant_id in tenant_ids}, {tenant_id: {} for tenant_id in tenant_ids}, {}, {})
     for row in await connection.fetch(
         _FACTS_SQL, tenant_ids, now, [tenant_id for tenant_id, _ in keys], [key for _, key in keys]
     ):
@@ -148,6 +172,7 @@ async def facts(connection: Connection, tenant_ids: list[UUID], keys: Sequence[K
         found.rules[tenant_id].append(rule)
         if rule.rule_type is RuleType.VELOCITY:
             found.recent[tenant_id][rule.id] = row["payments"]
+            found.counters[tenant_id] = row["creations"]
     return found
 
 
@@ -157,18 +182,32 @@ async def database_now(connection: Connection) -> datetime:
     return now
 
 
-async def write(connection: Connection, payments: Sequence[NewPayment], now: datetime) -> set[Key]:
-    """The keys that were written. Another request took the others since the facts were read.
+async def write(
+    connection: Connection, payments: Sequence[NewPayment], counters: dict[UUID, int], now: datetime, max_attempts: int
+) -> set[Key]:
+    """The keys that were written. For the others the facts no longer hold.
 
     All have the same `created_at`. The caller gives them in the order of their keys.
     """
-    columns = zip(*(_columns(each) for each in payments), strict=True)
-    prev_hash = payments[0].entry.prev_hash
-    rows = await connection.fetch(_WRITE_SQL, now, *(list(column) for column in columns), prev_hash)
+    deliveries = [(each.keyed.key, each.delivery) for each in payments if each.delivery]
+    rows = await connection.fetch(
+        _WRITE_SQL,
+        now,
+        list(counters),
+        list(counters.values()),
+        *_columns([_payment_columns(each) for each in payments], 22),
+        GENESIS,
+        *_columns([_delivery_columns(key, delivery) for key, delivery in deliveries], 9),
+        max_attempts,
+    )
     return {(row["tenant_id"], row["key"]) for row in rows}
 
 
-def _columns(new: NewPayment) -> tuple[Any, ...]:
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * count
+
+
+def _payment_columns(new: NewPayment) -> tuple[Any, ...]:
     payment, outcome = new.payment, new.payment.outcome
     return (
         payment.tenant_id,
@@ -196,13 +235,26 @@ def _columns(new: NewPayment) -> tuple[Any, ...]:
     )
 
 
+def _delivery_columns(key: str, delivery: NewDelivery) -> tuple[Any, ...]:
+    return (
+        delivery.tenant_id,
+        key,
+        delivery.id,
+        delivery.payment_id,
+        delivery.event_id,
+        delivery.event,
+        delivery.url,
+        receiver_host(delivery.url),
+        delivery.payload.decode(),
+    )
+
+
 def _rule_of(row: Any) -> Rule:
-    threshold: Decimal = row["threshold"]
     return Rule(
         id=row["rule_id"],
         name=row["name"],
         rule_type=RuleType(row["rule_type"]),
-        threshold=threshold,
+        threshold=row["threshold"],
         window_secs=row["window_secs"],
         currency=row["currency"],
     )

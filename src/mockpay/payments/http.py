@@ -2,17 +2,15 @@
 
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Request, Response, get, patch, post
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import HeaderParameter, JSONBody
 
 from mockpay import errors
-from mockpay.errors import Fault, IdempotencyKeyMissing, InvalidRequest
 from mockpay.exact_json import encode
-from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer, KeyedRequest, is_valid_key, keyed_request
-from mockpay.payments import service
-from mockpay.payments.model import Change, Fail, Refund, SimulatedStatus, Status, Succeed, TriggeredBy
+from mockpay.idempotency.model import MAX_KEY_LENGTH, Answer
+from mockpay.payments import actions, service
+from mockpay.payments.model import Status
 from mockpay.payments.requests import (
     ChangePayment,
     CreatePayment,
@@ -29,7 +27,6 @@ from mockpay.payments.views import (
     audit_view,
     deliveries_view,
     payment_view,
-    refund_view,
 )
 from mockpay.tenants.http import BODY_ERRORS, READ_ERRORS, TENANT_ROUTE, TenantDependency
 from mockpay.types import CURRENCY_EXPONENTS, Currency, parse_time
@@ -77,11 +74,7 @@ async def create_payment(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
     """Runs the fraud rules: the payment starts as `pending`, or as `flagged`."""
-    if idempotency_key is None:
-        raise IdempotencyKeyMissing
-    keyed = _keyed(idempotency_key, "create", data)
-    assert keyed is not None
-    return _respond(await service.create(context, tenant, data, keyed))
+    return _respond(await actions.create(context, tenant, data, idempotency_key))
 
 
 @get(
@@ -122,8 +115,7 @@ async def list_payments(
 async def get_payment(
     payment_id: PaymentId, tenant: TenantDependency, context: ContextDependency
 ) -> Response[PaymentView]:
-    payment = await service.get(context, tenant, path_id("payment_id", payment_id))
-    return json_response(encode(payment_view(payment)), 200)
+    return _respond(await actions.get(context, tenant, payment_id))
 
 
 @patch(
@@ -161,10 +153,7 @@ async def simulate_payment(
     context: ContextDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
-    id_ = path_id("payment_id", payment_id)
-    keyed = _keyed(idempotency_key, f"simulate {id_}", data)
-    answer = await service.change(context, tenant, id_, _simulated(data), TriggeredBy.SIMULATE_API, keyed, payment_view)
-    return _respond(answer)
+    return _respond(await actions.simulate(context, tenant, payment_id, data, idempotency_key))
 
 
 @post(
@@ -183,11 +172,7 @@ async def refund_payment(
     context: ContextDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[RefundView]:
-    id_ = path_id("payment_id", payment_id)
-    keyed = _keyed(idempotency_key, f"refund {id_}", data)
-    refund = Refund(data.refund_amount, data.reason)
-    answer = await service.change(context, tenant, id_, refund, TriggeredBy.REFUND_API, keyed, refund_view)
-    return _respond(answer)
+    return _respond(await actions.refund(context, tenant, payment_id, data, idempotency_key))
 
 
 @get(
@@ -229,26 +214,9 @@ ROUTES = [
 ]
 
 
-def _keyed(key: str | None, operation: str, data: msgspec.Struct) -> KeyedRequest | None:
-    if key is None:
-        return None
-    if not is_valid_key(key):
-        message = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
-        raise InvalidRequest([Fault("Idempotency-Key", message)])
-    return keyed_request(key, operation, data)
-
-
 def _respond(answer: Answer) -> Response[Any]:
     headers = {"Idempotent-Replayed": "true"} if answer.replayed else None
     return json_response(answer.body, answer.status, headers)
-
-
-def _simulated(data: SimulatePayment) -> Change:
-    match data.status:
-        case SimulatedStatus.SUCCESS:
-            return Succeed()
-        case SimulatedStatus.FAILED:
-            return Fail() if data.failure_code is msgspec.UNSET else Fail(data.failure_code)
 
 
 def _list_query(request: AnyRequest) -> tuple[PageRequest, ListPayments]:

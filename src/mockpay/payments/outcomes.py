@@ -4,7 +4,7 @@ Every random choice is made from the seed and the payment's idempotency key alon
 requests have the same outcomes, on whatever process and in whatever order they arrive.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
@@ -134,14 +134,14 @@ class Outcome(msgspec.Struct, frozen=True):
         return Status.PENDING, None
 
 
-def planned(request: Wish, idempotency_key: str, fresh_seed: int) -> Planned | None:
+def planned(request: Wish, idempotency_key: str, new_seed: Callable[[], int]) -> Planned | None:
     """By the first of these that the request has: an outcome, a payment method that stands for one, such an amount."""
     if request.outcome is not msgspec.UNSET:
-        return request.outcome.decide(idempotency_key, fresh_seed)
+        return request.outcome.decide(idempotency_key, new_seed())
     if request.payment_method is not msgspec.UNSET and request.payment_method in PAYMENT_METHODS:
-        return certain(PAYMENT_METHODS[request.payment_method]).decide(idempotency_key, fresh_seed)
+        return certain(PAYMENT_METHODS[request.payment_method]).decide(idempotency_key, new_seed())
     if request.amount in AMOUNTS:
-        return certain(AMOUNTS[request.amount]).decide(idempotency_key, fresh_seed)
+        return certain(AMOUNTS[request.amount]).decide(idempotency_key, new_seed())
     return None
 
 

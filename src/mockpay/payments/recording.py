@@ -32,10 +32,9 @@ def audit_content(entry_id: UUID, before: Status | None, after: Payment, trigger
 
 async def queue_webhook(context: Context, connection: Connection, tenant: Tenant, payment: Payment) -> bool:
     """In the transaction of the change. False if its status is no news, or nobody wants to hear of it."""
-    url = payment.webhook_url or tenant.webhook_url
-    if not url or payment.status not in NAMES:
+    delivery = new_delivery(context, tenant, payment)
+    if delivery is None:
         return False
-    delivery = _new_delivery(context, payment, url)
     suffers = await fault_of_webhook(connection, tenant, NAMES[payment.status])
     if suffers:
         delivery = msgspec.structs.replace(
@@ -59,7 +58,11 @@ def _audit_metadata(payment: Payment) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _new_delivery(context: Context, payment: Payment, url: str) -> webhooks.NewDelivery:
+def new_delivery(context: Context, tenant: Tenant, payment: Payment) -> webhooks.NewDelivery | None:
+    """Of the event that is the payment's status. None if its status is no news, or nobody wants to hear of it."""
+    url = payment.webhook_url or tenant.webhook_url
+    if not url or payment.status not in NAMES:
+        return None
     event_id = context.new_id()
     body = event_body(payment, event_id)
     return webhooks.NewDelivery(

@@ -32,8 +32,7 @@ from mockpay.webhooks.log import Delivery, of_payment
 NO_PAYMENT: Final = "There is no such payment."
 BATCH_MAX: Final = 64
 """Payments in one transaction. Larger ones gain nothing more, and hold their locks for longer."""
-WRITERS_MAX: Final = 2
-"""Transactions of creations at a time: while one waits for the disk, the next is being made."""
+LINGER_SECONDS: Final = 0.003
 
 View = Callable[[Payment], msgspec.Struct]
 
@@ -42,7 +41,7 @@ async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed
     """Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
     problem = await context.address_guard.problem_with(request.webhook_url)
-    return await _creations(context).submit(Creation(tenant, request, keyed, problem))
+    return await _creations(context).submit(Creation(tenant, request, keyed, problem, request.money))
 
 
 async def change(
@@ -133,8 +132,13 @@ async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tupl
 
 
 def _creations(context: Context) -> GroupCommit[Creation, Answer]:
-    write = functools.partial(create_together, context)
-    return context.group_commits.of(create_together, write, batch_max=BATCH_MAX, writers_max=WRITERS_MAX)
+    def make() -> GroupCommit[Creation, Answer]:
+        # With several processes each has a part of the requests, and its batches would stay small.
+        linger_seconds = LINGER_SECONDS if context.settings.workers > 1 else 0.0
+        write = functools.partial(create_together, context)
+        return GroupCommit(write, batch_max=BATCH_MAX, linger_seconds=linger_seconds)
+
+    return context.group_commits.of(create_together, make)
 
 
 async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Payment:

@@ -93,9 +93,11 @@ class DeliveriesView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def payment_view(payment: Payment) -> PaymentView:
+    id_ = str(payment.id)
+    created_at = rfc3339(payment.created_at)
     return PaymentView(
-        id=str(payment.id),
-        payment_id=str(payment.id),
+        id=id_,
+        payment_id=id_,
         amount=payment.money.major_units(),
         currency=payment.money.currency,
         status=payment.status,
@@ -110,8 +112,8 @@ def payment_view(payment: Payment) -> PaymentView:
         refund_reason=payment.refund_reason,
         flag_reason=payment.flag_reason,
         flag_rule=payment.flag_rule,
-        created_at=rfc3339(payment.created_at),
-        updated_at=rfc3339(payment.updated_at),
+        created_at=created_at,
+        updated_at=created_at if payment.updated_at == payment.created_at else rfc3339(payment.updated_at),
         payment_method=msgspec.UNSET if payment.payment_method is None else payment.payment_method,
         outcome=msgspec.UNSET if payment.outcome is None else _outcome_view(payment.outcome),
     )

@@ -24,33 +24,71 @@ log = structlog.stdlib.get_logger("mockpay.database")
 
 
 class GroupCommit(Generic[Work, Outcome]):
-    """`writers_max` batches are under way at most, each on a connection of its own, of up to `batch_max` works."""
+    """`writers_max` batches are under way at most, each on a connection of its own, of up to `batch_max` works.
 
-    def __init__(self, write: Write[Work, Outcome], *, batch_max: int, writers_max: int) -> None:
+    Between two batches it waits up to `linger_seconds` for as many works as the ones before had: who was answered just
+    now comes back. It never waits before the first.
+    """
+
+    def __init__(
+        self, write: Write[Work, Outcome], *, batch_max: int, writers_max: int = 1, linger_seconds: float = 0.0
+    ) -> None:
         self._write = write
         self._batch_max = batch_max
         self._writers_max = writers_max
+        self._linger_seconds = linger_seconds
         self._waiting: deque[tuple[Work, asyncio.Future[Outcome]]] = deque()
+        self._writing = 0
         self._writers: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._enough: asyncio.Future[None] | None = None
+        self._wanted = 0
 
     async def submit(self, work: Work) -> Outcome:
         """When this returns the work is durable. Raises what the work was refused with, and DatabaseUnavailable.
 
         A work whose request is cancelled meanwhile is done all the same, if its batch has begun.
         """
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if self._loop is None:  # each time it is asked for is a call to the system
+            self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append((work, future))
-        if len(self._writers) < self._writers_max:
+        if self._enough is not None and len(self._waiting) >= self._wanted:
+            self._stop_lingering()
+        if self._writing < self._writers_max:
+            self._writing += 1
             # In no request's context: what is logged here is about all of a batch.
-            writer = asyncio.create_task(self._drain(), context=Context())
+            writer = self._loop.create_task(self._drain(), context=Context())
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
         return await future
 
     async def _drain(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._batch_max, len(self._waiting)))]
-            await self._write_together([each for each in batch if not each[1].done()])
+        usual = 0.0
+        try:
+            while self._waiting or usual > 1:
+                if self._linger_seconds and len(self._waiting) < int(usual):
+                    await self._linger(int(usual))
+                usual = max(usual * 0.8, min(len(self._waiting), self._batch_max)) if self._waiting else 0.0
+                batch = [self._waiting.popleft() for _ in range(min(self._batch_max, len(self._waiting)))]
+                await self._write_together([each for each in batch if not each[1].done()])
+        finally:
+            # In the same step as the last look, or a work that came in between would find nobody.
+            self._writing -= 1
+
+    async def _linger(self, wanted: int) -> None:
+        assert self._loop is not None
+        self._wanted, self._enough = wanted, self._loop.create_future()
+        timer = self._loop.call_later(self._linger_seconds, self._stop_lingering)
+        try:
+            await self._enough
+        finally:
+            timer.cancel()
+            self._enough = None
+
+    def _stop_lingering(self) -> None:
+        if self._enough is not None and not self._enough.done():
+            self._enough.set_result(None)
 
     async def _write_together(self, batch: list[tuple[Work, asyncio.Future[Outcome]]]) -> None:
         if not batch:
@@ -86,10 +124,8 @@ class GroupCommits:
     def __init__(self) -> None:
         self._of: dict[object, GroupCommit[Any, Any]] = {}
 
-    def of(
-        self, kind: object, write: Write[Work, Outcome], *, batch_max: int, writers_max: int
-    ) -> GroupCommit[Work, Outcome]:
+    def of(self, kind: object, make: Callable[[], GroupCommit[Work, Outcome]]) -> GroupCommit[Work, Outcome]:
         found = self._of.get(kind)
         if found is None:
-            found = self._of[kind] = GroupCommit(write, batch_max=batch_max, writers_max=writers_max)
+            found = self._of[kind] = make()
         return found

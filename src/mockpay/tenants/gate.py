@@ -5,7 +5,8 @@ too, and before the body is read: a stranger gets a 401, whatever was sent. The 
 its findings with the request, and the guards of the routes act on them.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
@@ -13,19 +14,19 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp, Receive, Scope, Send
-from litestar.utils.path import normalize_path
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from mockpay.context import Context
 from mockpay.errors import Forbidden, RateLimited, Unauthorized
-from mockpay.postgres.pool import Connection
-from mockpay.settings import Settings
-from mockpay.tenants import store
+from mockpay.postgres.group_commit import GroupCommit
+from mockpay.tenants import admission
+from mockpay.tenants.admission import Admission, Presented
 from mockpay.tenants.model import Tenant, bearer_token, hash_api_key, is_admin_key, is_api_key
-from mockpay.tenants.rate_limit import Window, hit, unlimited
-from mockpay.web.asgi import adding, header_of
+from mockpay.tenants.rate_limit import Window, unlimited
+from mockpay.web.asgi import add_headers, header_of, path_of
 
 API_PREFIX: Final = "/api/"
+BATCH_MAX: Final = 256
 _IPV6_SITE_BITS: Final = 64
 """One customer of a provider has this much of an address in common."""
 
@@ -49,47 +50,49 @@ class Gate:
         # A browser's preflight asks for permission to ask; only the request itself counts.
         if (
             scope["type"] != ScopeType.HTTP
-            # As the router will read it: "//api/payments" is a payment's route too.
-            or not normalize_path(scope["path"]).startswith(API_PREFIX)
+            or not path_of(scope).startswith(API_PREFIX)
             or scope["method"] == HttpMethod.OPTIONS
         ):
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        window: Window | None = None
         try:
-            caller, window = await admit(self._context_of(), header_of(scope, "Authorization"), _client_address(scope))
+            caller, window = await admit(self._context_of(), header_of(scope, b"authorization"), _client_address(scope))
+            add_headers(scope, window.headers())
             state["caller"] = caller
             if window.is_exceeded:
                 state["refusal"] = RateLimited(window.reset_seconds)
         except Exception as error:  # whatever it is, the error handler answers it, inside
             state["refusal"] = error
-        await self._app(scope, receive, send if window is None else adding(send, window.headers()))
+        await self._app(scope, receive, send)
 
 
 async def admit(context: Context, authorization: str | None, client_address: str) -> tuple[Caller, Window]:
-    """Count the request. The key is looked up every time and never cached, so that a rotated one stops at once."""
+    """Who asks, and what is left to them. The request is counted. Raises DatabaseUnavailable."""
     token = bearer_token(authorization)
     if is_admin_key(context.settings.admin_key, token):
         return Caller(token=token, is_admin=True), unlimited(context.settings)
-    if not is_api_key(token) and context.settings.rate_limit_tier == "unlimited":
+    api_key_sha256 = hash_api_key(token) if token is not None and is_api_key(token) else None
+    if api_key_sha256 is None and context.settings.rate_limit_tier == "unlimited":
         return Caller(token=token), unlimited(context.settings)
+    found = await _admissions(context).submit(Presented(api_key_sha256, site_of(client_address)))
+    return Caller(token=token, tenant=found.tenant), found.window
+
+
+def _admissions(context: Context) -> GroupCommit[Presented, Admission]:
+    def make() -> GroupCommit[Presented, Admission]:
+        return GroupCommit(functools.partial(admit_together, context), batch_max=BATCH_MAX)
+
+    return context.group_commits.of(admit_together, make)
+
+
+async def admit_together(context: Context, presented: Sequence[Presented]) -> list[Admission]:
+    """Requests that arrive while others are looked up are looked up together."""
     async with context.database.connection() as connection:
-        return await _admit(connection, context.settings, token, client_address)
+        return await admission.admit(connection, context.settings, presented)
 
 
-async def _admit(
-    connection: Connection, settings: Settings, token: str | None, client_address: str
-) -> tuple[Caller, Window]:
-    if token is not None and is_api_key(token):
-        tenant = await store.by_api_key(connection, hash_api_key(token))
-        if tenant:
-            window = await hit(connection, settings, tenant.rate_limit_tier, f"tenant {tenant.id}")
-            return Caller(token=token, tenant=tenant), window
-    window = await hit(connection, settings, settings.rate_limit_tier, f"address {site_of(client_address)}")
-    return Caller(token=token), window
-
-
+@functools.lru_cache(maxsize=1024)
 def site_of(client_address: str) -> str:
     """What a stranger is counted by: an IPv4 address, or the network of an IPv6 one, which has addresses to waste."""
     try:
@@ -101,24 +104,41 @@ def site_of(client_address: str) -> str:
     return str(address.ipv4_mapped or ip_network((address.packed, _IPV6_SITE_BITS), strict=False))
 
 
-def refuse(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+# The guards are coroutines, though they wait for nothing: the framework runs a plain function on a thread.
+
+
+async def refuse(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """The guard of the whole application. Raises what the gate found: RateLimited, DatabaseUnavailable."""
-    refusal = connection.scope["state"].get("refusal")
+    _raise_refusal(connection.scope)
+
+
+async def require_tenant(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """The guard of routes that act for a tenant. Raises Unauthorized."""
+    _tenant_of(connection.scope)
+
+
+def admitted_tenant(scope: HTTPScope) -> Tenant:
+    """What both guards see to, for a route that the framework does not guard. Raises what they raise."""
+    _raise_refusal(scope)
+    return _tenant_of(scope)
+
+
+def _raise_refusal(scope: Scope) -> None:
+    refusal = scope["state"].get("refusal")
     if refusal is not None:
         raise refusal
 
 
-def require_tenant(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """The guard of routes that act for a tenant. Raises Unauthorized."""
-    caller = caller_of(connection)
+def _tenant_of(scope: Scope) -> Tenant:
+    caller: Caller = scope["state"]["caller"]
     if caller.tenant is not None:
-        return
+        return caller.tenant
     if caller.is_admin:
         raise Unauthorized("This is the admin key; here a tenant's api_key is needed.")
     raise _unknown(caller)
 
 
-def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """The guard of admin routes. Raises Unauthorized and Forbidden."""
     caller = caller_of(connection)
     if caller.is_admin:

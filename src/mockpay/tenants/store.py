@@ -11,9 +11,6 @@ INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_a
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (lower(email)) DO NOTHING RETURNING id
 """
-_BY_API_KEY_SQL: Final = """
-SELECT id, name, email, rate_limit_tier, webhook_url, created_at, has_faults FROM tenants WHERE api_key_sha256 = $1
-"""
 # Fenced on the old key: of two rotations that race, the second finds its key replaced.
 _REPLACE_API_KEY_SQL: Final = """
 UPDATE tenants SET api_key_sha256 = $3 WHERE id = $1 AND api_key_sha256 = $2 RETURNING id
@@ -51,11 +48,6 @@ async def insert(connection: Connection, tenant: Tenant, api_key_sha256: bytes) 
         tenant.created_at,
     )
     return inserted is not None
-
-
-async def by_api_key(connection: Connection, api_key_sha256: bytes) -> Tenant | None:
-    row = await connection.fetchrow(_BY_API_KEY_SQL, api_key_sha256)
-    return None if row is None else Tenant(**dict(row))
 
 
 async def by_id(connection: Connection, tenant_id: UUID) -> Tenant | None:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
-from litestar.utils.path import normalize_path
 
 from mockpay.context import Context
 from mockpay.faults.protocol import is_gone
@@ -17,7 +16,7 @@ from mockpay.journal.model import RequestEntry
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
 from mockpay.types import parse_uuid
-from mockpay.web.asgi import header_of
+from mockpay.web.asgi import header_of, path_of, watch
 from mockpay.web.request_log import request_id_of
 
 PATH_LENGTH_KEPT: Final = 1000
@@ -38,29 +37,22 @@ class Recorder:
         if scope["type"] != ScopeType.HTTP or tenant is None or self._context_of().settings.timeline_hours == 0:
             await self._app(scope, receive, send)
             return
-        path = normalize_path(scope["path"])
-        if _TIMELINE.fullmatch(path):  # looking at it must not change it
+        if _TIMELINE.fullmatch(path_of(scope)):  # looking at it must not change it
             await self._app(scope, receive, send)
             return
-        recording = _Recording(self._context_of(), scope, tenant, path)
-
-        async def see(message: Message) -> None:
-            recording.see(message)
-            await send(message)
-
+        recording = _Recording(self._context_of(), scope, tenant)
+        watch(scope, recording.see)
         try:
-            await self._app(scope, receive, see)
+            await self._app(scope, receive, send)
         finally:
             recording.finish()
 
 
 class _Recording:
-    def __init__(self, context: Context, scope: HTTPScope, tenant: Tenant, path: str) -> None:
+    def __init__(self, context: Context, scope: HTTPScope, tenant: Tenant) -> None:
         self._context = context
         self._scope = scope
         self._tenant = tenant
-        self._path = path
-        self._id = context.new_id()
         self._started_at = context.clock.now()
         self._started = time.perf_counter()
         self._status: int | None = None
@@ -79,19 +71,20 @@ class _Recording:
         if self._is_over:
             return
         self._is_over = True
-        key = header_of(self._scope, "Idempotency-Key")
+        key = header_of(self._scope, b"idempotency-key")
         fault, rule_id = self._scope["state"].get("fault", (None, None))
-        operation = operation_of(self._scope["method"], self._path)
+        path = path_of(self._scope)
+        operation = operation_of(self._scope["method"], path)
         self._context.journal.add(
             RequestEntry(
                 tenant_id=self._tenant.id,
-                id=self._id,
+                id=self._context.new_id(),
                 started_at=self._started_at,
                 request_id=request_id_of(self._scope),
                 method=_kept(self._scope["method"], KEY_LENGTH_KEPT),
-                path=_kept(self._path, PATH_LENGTH_KEPT),
+                path=_kept(path, PATH_LENGTH_KEPT),
                 operation=operation.value if operation else None,
-                payment_id=_payment_id(self._path),
+                payment_id=_payment_id(path),
                 idempotency_key=None if key is None else _kept(key, KEY_LENGTH_KEPT),
                 status=self._status,
                 replayed=self._replayed,
@@ -118,4 +111,6 @@ def _payment_id(path: str) -> UUID | None:
 
 def _kept(text: str, length: int) -> str:
     """What PostgreSQL can store of it."""
+    if text.isascii() and "\0" not in text:
+        return text[:length]
     return text[:length].encode("utf-8", errors="replace").decode().replace("\0", "�")

@@ -1,34 +1,67 @@
 """What the layers around the application share: reading ahead in a request, adding to its answer."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from litestar.types import Message, Receive, ReceiveMessage, Scope, Send
+from litestar.types import HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
+from litestar.utils.path import normalize_path
 
 BODY_BYTES_MAX: Final = 256 * 1024
+_HEADERS: Final = "headers_by_name"
+_ADDED: Final = "headers_to_add"
+_WATCHING: Final = "watching"
+_PATH: Final = "normalized_path"
+
+See = Callable[[Message], None]
 
 
-def header_of(scope: Scope, name: str) -> str | None:
-    """The first of this name."""
-    wanted = name.lower().encode()
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == wanted), None)
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The first of this name, which is in lower case."""
+    state = scope.setdefault("state", {})
+    headers = state.get(_HEADERS)
+    if headers is None:
+        headers = state[_HEADERS] = dict(reversed(scope["headers"]))  # type: ignore[call-overload]  # it is a list
+    value: bytes | None = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
-def adding(send: Send, headers: Mapping[str, str]) -> Send:
-    """`send`, which gives every answer these headers too."""
-    added: Iterable[tuple[bytes, bytes]] = raw_headers(headers)
+def add_headers(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """To the answer, whatever it will be."""
+    scope["state"][_ADDED] += headers
 
-    async def send_with_headers(message: Message) -> None:
+
+def watch(scope: Scope, see: See) -> None:
+    """Show `see` every message of the answer, before it is sent."""
+    scope["state"][_WATCHING].append(see)
+
+
+def path_of(scope: HTTPScope) -> str:
+    """As the router reads it: "//api/payments/" is a payment's route too."""
+    path: str | None = scope["state"].get(_PATH)
+    if path is None:
+        path = scope["state"][_PATH] = normalize_path(scope["path"])
+    return path
+
+
+def observed(scope: Scope, send: Send) -> Send:
+    """`send` for the layers inside, which may `watch` what is sent and `add_headers` to it."""
+    added: list[tuple[bytes, bytes]] = []
+    watching: list[See] = []
+    scope.setdefault("state", {}).update({_ADDED: added, _WATCHING: watching})
+
+    async def send_observed(message: Message) -> None:
+        for see in watching:
+            see(message)
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], *added]
         await send(message)
 
-    return send_with_headers
+    return send_observed
 
 
 async def read_ahead(receive: Receive) -> Receive:

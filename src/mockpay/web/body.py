@@ -3,10 +3,11 @@
 msgspec stops at the first fault, so the fields are converted one by one.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Collection, Iterator
 from decimal import Decimal, InvalidOperation
 from itertools import islice
-from typing import Any, Protocol, TypeGuard, TypeVar, get_args, get_origin, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -22,7 +23,6 @@ WHOLE_DIGITS_MAX = 20
 Model = TypeVar("Model", bound=msgspec.Struct)
 
 
-@runtime_checkable
 class Parsed(Protocol):
     """A field type that reads itself from JSON; `parse` raises ValueError with a sentence for the client."""
 
@@ -45,6 +45,11 @@ def decode_json(body: bytes) -> Any:
         raise MalformedJson(f"The body is not valid UTF-8 JSON: {error}.") from error
 
 
+def is_json(content_type: str | None) -> bool:
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
 def decode_body(body: bytes, model: type[Model]) -> Model:
     """Read `body` as `model`. Its `__post_init__` may raise InvalidRequest for faults between fields.
 
@@ -59,40 +64,68 @@ def decode_body(body: bytes, model: type[Model]) -> Model:
         raise MalformedJson("The body is nested too deeply.") from error
 
 
+class _Field(msgspec.Struct, frozen=True):
+    """`nested` is the model of an object inside the object, or of those in a list."""
+
+    name: str
+    sent_as: str
+    type: Any
+    is_required: bool
+    nested: type[msgspec.Struct] | None
+    is_list: bool
+
+
+@functools.cache
+def _fields(model: type[msgspec.Struct]) -> dict[str, _Field]:
+    """By the name that clients know. Finding them out takes longer than reading a body."""
+    return {field.encode_name: _field(field) for field in msgspec.structs.fields(model)}
+
+
+def _field(field: msgspec.structs.FieldInfo) -> _Field:
+    options = get_args(field.type) or (field.type,)
+    nested = [option for option in options if isinstance(option, type) and issubclass(option, msgspec.Struct)]
+    return _Field(
+        name=field.name,
+        sent_as=field.encode_name,
+        type=field.type,
+        is_required=field.required,
+        nested=nested[0] if nested else None,
+        is_list=get_origin(field.type) is list,
+    )
+
+
 def read_object(raw: dict[str, Any], model: type[Model]) -> Model:
     """Of what is decoded already. Raises InvalidRequest."""
-    faults = [*islice(_unknown_fields(raw, model), UNKNOWN_FIELDS_MAX)]
+    fields = _fields(model)
+    faults = [] if raw.keys() <= fields.keys() else [*islice(_unknown_fields(raw, fields), UNKNOWN_FIELDS_MAX)]
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(model):
-        if field.encode_name not in raw:
-            if field.required:
-                faults.append(Fault(field.encode_name, "is required"))
+    for field in fields.values():
+        if field.sent_as not in raw:
+            if field.is_required:
+                faults.append(Fault(field.sent_as, "is required"))
             continue
         try:
-            values[field.name] = _value(raw[field.encode_name], field.type)
+            values[field.name] = _value(raw[field.sent_as], field)
         except InvalidRequest as error:
-            faults += [Fault(f"{field.encode_name}.{fault.field}", fault.message) for fault in error.details]
+            faults += [Fault(f"{field.sent_as}.{fault.field}", fault.message) for fault in error.details]
         except ValueError as error:
-            faults.append(Fault(field.encode_name, _sentence(error)))
+            faults.append(Fault(field.sent_as, _sentence(error)))
     if faults:
         raise InvalidRequest(faults)
     return model(**values)
 
 
-def _value(value: object, target: Any) -> Any:
+def _value(value: object, field: _Field) -> Any:
     """An object inside the object, or a list of them, is read as strictly.
 
     Raises InvalidRequest for its fields, and ValueError.
     """
-    for option in get_args(target) or (target,):
-        if not (isinstance(option, type) and issubclass(option, msgspec.Struct)):
-            continue
-        if get_origin(target) is list:
-            if isinstance(value, list):
-                return _read_list(value, option)
-        elif isinstance(value, dict):
-            return read_object(value, option)
-    return convert(value, target)
+    if field.nested is not None:
+        if field.is_list and isinstance(value, list):
+            return _read_list(value, field.nested)
+        if not field.is_list and isinstance(value, dict):
+            return read_object(value, field.nested)
+    return convert(value, field.type)
 
 
 def _read_list(values: list[Any], model: type[msgspec.Struct]) -> list[Any]:
@@ -132,13 +165,13 @@ def _is_whole(value: object) -> TypeGuard[Decimal]:
     )
 
 
-def _decode_hook(target: type, value: object) -> Any:
-    assert isinstance(target, Parsed), target
-    return target.parse(value)
+def _decode_hook(target: Any, value: object) -> Any:
+    """msgspec asks here for what it does not know by itself: our own field types."""
+    reader: Parsed = target
+    return reader.parse(value)
 
 
-def _unknown_fields(raw: dict[str, object], model: type[msgspec.Struct]) -> Iterator[Fault]:
-    known = [field.encode_name for field in msgspec.structs.fields(model)]
+def _unknown_fields(raw: dict[str, object], known: Collection[str]) -> Iterator[Fault]:
     for name in raw:
         if name not in known:
             yield Fault(name[:100].replace("\0", "�"), f"is not a known field; known are {', '.join(known)}")

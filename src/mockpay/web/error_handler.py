@@ -28,13 +28,18 @@ _CLIENT_GONE: Final = "client disconnected prematurely"
 
 def handle_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar calls this for every exception that a request raises, its own included."""
+    answer, body = answer_to(error, request_id_of(request.scope))
+    return json_response(body, answer.status, answer.headers)
+
+
+def answer_to(error: Exception, request_id: str) -> tuple[errors.ApiError, bytes]:
+    """What the client gets, and its body. What is no fault of the client's is logged."""
     answer = as_api_error(error)
     if isinstance(answer, errors.InternalError):
         log.error("unexpected error", exc_info=error)
     elif isinstance(answer, errors.DatabaseUnavailable):
         log.warning("database unavailable", cause=repr(error.__cause__ or error))
-    body = error_body(answer, request_id_of(request.scope))
-    return json_response(body, answer.status, answer.headers)
+    return answer, error_body(answer, request_id)
 
 
 def error_body(error: errors.ApiError, request_id: str) -> bytes:

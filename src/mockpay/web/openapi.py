@@ -15,7 +15,7 @@ from litestar.typing import FieldDefinition
 
 from mockpay.errors import ApiError, Fault, InternalError, InvalidRequest, UnsupportedMediaType
 from mockpay.types import CURRENCY_EXPONENTS, MAX_MAJOR_UNITS, Amount, Currency
-from mockpay.web.body import decode_body
+from mockpay.web.body import decode_body, is_json
 
 # More than nothing, at most ten million, no more decimals than any currency has.
 DECIMAL_PATTERN = r"^(?=.*[1-9])0{0,9}([0-9]{1,7}(\.[0-9]{1,4}0{0,9})?|10000000(\.0{1,9})?)$"
@@ -40,8 +40,7 @@ class StrictBody(AbstractDTO[Any]):
         return type(f"StrictBody[{model.__name__}]", (cls,), {"model_type": model, "config": None})
 
     def decode_bytes(self, value: bytes) -> Any:
-        media_type = self.asgi_connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" and not media_type.endswith("+json"):
+        if not is_json(self.asgi_connection.headers.get("content-type")):
             raise UnsupportedMediaType
         return decode_body(value, self.model_type)
 

@@ -1,7 +1,8 @@
 """The outermost layer: gives each request its id, and writes one log line when it is answered."""
 
+import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mockpay.telemetry import Telemetry
-from mockpay.web.asgi import adding, header_of
+from mockpay.web.asgi import add_headers, header_of, observed, watch
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
@@ -38,36 +39,42 @@ class RequestLog:
         if scope["type"] != ScopeType.HTTP:  # lifespan
             await self._app(scope, receive, send)
             return
-        request_id = _client_request_id(scope) or secrets.token_hex(16)
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = _client_request_id(scope) or f"{random.getrandbits(128):032x}"
         status = 0
 
-        async def send_and_see(message: Message) -> None:
+        def see(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
 
+        observing = observed(scope, send)
+        watch(scope, see)
+        scope["state"]["request_id"] = request_id
+        add_headers(scope, [(b"x-request-id", request_id.encode())])
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, adding(send_and_see, {"X-Request-Id": request_id}))
-            finally:
-                seconds = time.perf_counter() - started
-                _log_request(scope, status, seconds)
-                # The framework leaves the route's template, once it has found the route.
-                route = str(scope.get("path_template") or "unmatched")
-                self._telemetry_of().request(scope["method"], route, status, seconds)
+        # Not taken back: the request is a task of its own, and ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, observing)
+        finally:
+            seconds = time.perf_counter() - started
+            _log_request(scope, status, seconds)
+            # The framework leaves the route's template, once it has found the route.
+            route = str(scope.get("path_template") or "unmatched")
+            self._telemetry_of().request(scope["method"], route, status, seconds)
 
 
 def _client_request_id(scope: Scope) -> str | None:
-    given = header_of(scope, "X-Request-Id")
+    given = header_of(scope, b"x-request-id")
     return given if given and _SANE_REQUEST_ID.fullmatch(given) else None
 
 
 def _log_request(scope: Any, status: int, seconds: float) -> None:
-    write = log.debug if scope["path"] in _PROBES else log.info
-    write(
+    level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+    if not log.isEnabledFor(level):
+        return
+    log.log(
+        level,
         "request",
         method=scope["method"],
         path=scope["path"],
