@@ -37,7 +37,8 @@ async def settle(gateway: Gateway, claimed: store.Claim, response_status: int) -
     sent = store.Sent(duration_milliseconds=100, response_status=response_status, response_body="")
     result = judge(claimed, [sent], worker._schedule, gateway.context.clock.now(), 0.0)
     async with gateway.context.database.transaction() as connection:
-        return await store.settle(connection, claimed, result)
+        [kept] = await store.settle(connection, [(claimed, result)])
+        return kept
 
 
 async def delivery_row(superuser: Any) -> Any:

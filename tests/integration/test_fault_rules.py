@@ -1,6 +1,7 @@
 """Faults by rules of a tenant: for its own requests, exact over processes, in a documented order."""
 
 import asyncio
+import logging
 from collections import Counter
 from typing import Any
 
@@ -118,7 +119,10 @@ async def test_a_tenant_has_a_hundred_rules_at_most(client: httpx.AsyncClient, s
     assert response.json()["details"][0]["field"] == "fault"
 
 
-async def test_the_log_line_names_the_fault_and_its_rule(client: httpx.AsyncClient) -> None:
+async def test_the_log_line_names_the_fault_and_its_rule(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mockpay.http")
     rule = await add(client, fault="latency; seconds=0")
     with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
         await statuses(client, 1)

@@ -15,6 +15,8 @@ import pytest
 import mockpay
 from mockpay.cursor import LAST_ID
 from mockpay.journal import store as journal
+from mockpay.payments import creation_store
+from mockpay.postgres.pool import SESSION_SETTINGS
 from mockpay.timeline import store as timeline
 from mockpay.webhooks import log, store
 
@@ -117,6 +119,27 @@ async def test_lists_and_replays_do_not_scan_the_log(
     text = await plan(superuser, statement, *arguments)
     assert re.search(rf"Index (Only )?Scan (Backward )?using {index}", text), text
     assert "Seq Scan on webhook_deliveries  " not in text, text
+
+
+async def test_recent_payments_are_counted_along_their_index_in_a_new_table(superuser: Any) -> None:
+    """As it is in the first minute of a new database, under load: nothing was analysed yet."""
+    await superuser.execute(
+        """
+        WITH tenant AS (
+            INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)
+            VALUES (gen_random_uuid(), 'T', 't@example.com', sha256('x'), 'standard', now()) RETURNING id
+        )
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at, updated_at)
+        SELECT id, gen_random_uuid(), 1, 'USD', 'pending', number::text, now() - number * interval '1 ms', now()
+        FROM tenant, generate_series(1, 20000) AS number
+        """
+    )
+    for name, value in SESSION_SETTINGS.items():
+        await superuser.execute("SELECT set_config($1, $2, false)", name, value)
+    text = await plan(superuser, creation_store._FACTS_SQL, "'{}'", "now()", "'{}'", "'{}'")
+    assert re.search("Index (Only )?Scan using payments_newest", text), text
+    assert "Index Scan using idempotency_keys_pkey" in text, text
+    assert "Seq Scan on payments" not in text, text
 
 
 @pytest.mark.usefixtures("backlog")

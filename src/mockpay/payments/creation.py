@@ -89,7 +89,7 @@ async def _attempt(context: Context, connection: Connection, asked: Sequence[Cre
     now = context.clock.now()
     keys = sorted({creation.key for creation in asked})
     facts = await store.facts(connection, sorted({key[0] for key in keys}), keys, now)
-    new = await _decide(context, connection, asked, facts, now)
+    new = await decide(context, connection, asked, facts, now)
     if not new:
         return _Attempt(facts, {})
     attempts = context.settings.webhook_attempts
@@ -97,7 +97,7 @@ async def _attempt(context: Context, connection: Connection, asked: Sequence[Cre
     return _Attempt(facts, {key: each for key, each in new.items() if key in written})
 
 
-async def _decide(
+async def decide(
     context: Context, connection: Connection, asked: Sequence[Creation], facts: Facts, now: datetime
 ) -> dict[Key, NewPayment]:
     """What is to be written, in the order of the keys. Of several with one key the first is it."""

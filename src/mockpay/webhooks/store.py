@@ -1,5 +1,6 @@
 """The table of deliveries, which is also the queue."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -104,36 +105,47 @@ RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, de
 
 # Fenced on the attempt: a worker that was frozen past its lease finds that the delivery has moved on.
 _SETTLE_SQL: Final = """
-WITH settled AS (
-    UPDATE webhook_deliveries
-    SET status = $4,
-        claimed_at = NULL,
-        next_attempt_at = coalesce($7::timestamptz, now()) + $5::interval,
-        last_error = $6,
-        finished_at = CASE WHEN $4 = 'pending' THEN NULL ELSE coalesce($7::timestamptz, now()) END
-    WHERE tenant_id = $1 AND id = $2 AND attempts = $3 AND status = 'pending' AND claimed_at IS NOT NULL
-    RETURNING tenant_id, id, payment_id, url
+WITH result AS (
+    SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::interval[], $7::text[])
+        AS result (tenant_id, id, attempt, status, delay, last_error)
 ),
--- What a fault held back so that it comes after this one, which is over now.
+settled AS (
+    UPDATE webhook_deliveries AS delivery
+    SET status = result.status,
+        claimed_at = NULL,
+        next_attempt_at = coalesce($1::timestamptz, now()) + result.delay,
+        last_error = result.last_error,
+        finished_at = CASE WHEN result.status = 'pending' THEN NULL ELSE coalesce($1::timestamptz, now()) END
+    FROM result
+    WHERE delivery.tenant_id = result.tenant_id AND delivery.id = result.id AND delivery.attempts = result.attempt
+      AND delivery.status = 'pending' AND delivery.claimed_at IS NOT NULL
+    RETURNING delivery.tenant_id, delivery.id, delivery.payment_id, delivery.url, delivery.attempts, delivery.status
+),
+-- What a fault held back so that it comes after one that is over now.
 released AS (
     UPDATE webhook_deliveries AS held
-    SET next_attempt_at = coalesce($7::timestamptz, now())
+    SET next_attempt_at = coalesce($1::timestamptz, now())
     FROM settled
     WHERE held.tenant_id = settled.tenant_id AND held.payment_id = settled.payment_id AND held.id <> settled.id
       AND held.status = 'pending' AND held.attempts = 0 AND starts_with(held.fault, 'reorder')
-      AND $4 <> 'pending'
+      AND settled.status <> 'pending'
+),
+logged AS (
+    INSERT INTO delivery_attempts
+        (tenant_id, delivery_id, attempt, copy, url, fault, started_at, duration_milliseconds, response_status,
+         response_body, error, sent_headers, sent_body)
+    -- The copies of an attempt began with it. A microsecond each gives them an order that a cursor can tell apart.
+    SELECT settled.tenant_id, settled.id, settled.attempts, sent.copy, settled.url, sent.fault,
+           sent.started_at + sent.copy * interval '1 microsecond', sent.duration_milliseconds, sent.response_status,
+           sent.response_body, sent.error, sent.headers, sent.body
+    FROM settled
+    JOIN unnest($8::uuid[], $9::uuid[], $10::integer[], $11::integer[], $12::text[], $13::timestamptz[],
+                $14::integer[], $15::integer[], $16::text[], $17::text[], $18::jsonb[], $19::text[])
+        AS sent (tenant_id, id, attempt, copy, fault, started_at, duration_milliseconds, response_status,
+                 response_body, error, headers, body)
+        ON sent.tenant_id = settled.tenant_id AND sent.id = settled.id AND sent.attempt = settled.attempts
 )
-INSERT INTO delivery_attempts
-    (tenant_id, delivery_id, attempt, copy, url, fault, started_at, duration_milliseconds, response_status,
-     response_body, error, sent_headers, sent_body)
--- The copies of an attempt began with it. A microsecond each gives them an order that a cursor can tell apart.
-SELECT tenant_id, id, $3, sent.number - 1, url, $8, $9::timestamptz + (sent.number - 1) * interval '1 microsecond',
-       sent.duration_milliseconds, sent.response_status,
-       sent.response_body, sent.error, sent.headers, sent.body
-FROM settled
-CROSS JOIN unnest($10::integer[], $11::integer[], $12::text[], $13::text[], $14::jsonb[], $15::text[]) WITH ORDINALITY
-    AS sent (duration_milliseconds, response_status, response_body, error, headers, body, number)
-RETURNING attempt
+SELECT tenant_id, id, attempts FROM settled
 """
 
 
@@ -270,24 +282,25 @@ async def claim(
     return [Claim(**dict(row)) for row in rows]
 
 
-async def settle(connection: Connection, claimed: Claim, result: Result, now: datetime | None = None) -> bool:
-    """Write an attempt's result and log it. False if the claim was lost meanwhile: then nothing is written."""
-    logged = await connection.fetchval(
+async def settle(
+    connection: Connection, settled: Sequence[tuple[Claim, Result]], now: datetime | None = None
+) -> list[bool]:
+    """Write the results of attempts and log them. False for a claim that was lost: of it nothing is written."""
+    results = [(*_claim_key(claimed), result.status, result.delay, result.last_error) for claimed, result in settled]
+    sent = [
+        (*_claim_key(claimed), copy, result.fault, result.started_at, *msgspec.structs.astuple(each))
+        for claimed, result in settled
+        for copy, each in enumerate(result.sent)
+    ]
+    rows = await connection.fetch(
         _SETTLE_SQL,
-        claimed.tenant_id,
-        claimed.id,
-        claimed.attempt,
-        result.status,
-        result.delay,
-        result.last_error,
         now,
-        result.fault,
-        result.started_at,
-        [sent.duration_milliseconds for sent in result.sent],
-        [sent.response_status for sent in result.sent],
-        [sent.response_body for sent in result.sent],
-        [sent.error for sent in result.sent],
-        [sent.headers for sent in result.sent],
-        [sent.body for sent in result.sent],
+        *(list(column) for column in zip(*results, strict=True)),
+        *(list(column) for column in zip(*sent, strict=True)),
     )
-    return logged is not None
+    kept = {tuple(row) for row in rows}
+    return [_claim_key(claimed) in kept for claimed, _ in settled]
+
+
+def _claim_key(claimed: Claim) -> tuple[UUID, UUID, int]:
+    return claimed.tenant_id, claimed.id, claimed.attempt

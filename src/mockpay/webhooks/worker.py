@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ import structlog
 
 from mockpay.chance import chance
 from mockpay.errors import DatabaseUnavailable
+from mockpay.postgres.group_commit import GroupCommit
 from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.telemetry import Telemetry
@@ -27,6 +28,7 @@ from mockpay.webhooks.store import Claim, Result
 POLL_SECONDS: Final = 0.2
 DATABASE_RETRY_SECONDS: Final = 1.0
 SETTLE_RETRY_SECONDS: Final = 0.5
+SETTLED_AT_ONCE: Final = 64
 
 log = structlog.stdlib.get_logger("mockpay.webhooks")
 
@@ -55,6 +57,9 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._something_to_do = asyncio.Event()
         self._stopping = False
+        self._settling: GroupCommit[tuple[Claim, Result, datetime | None], bool] = GroupCommit(
+            self._settle_together, batch_max=SETTLED_AT_ONCE
+        )
 
     def wake(self) -> None:
         """Look for work now, not at the next poll."""
@@ -149,13 +154,18 @@ class Worker:
         deadline = time.monotonic() + self._schedule.lease.total_seconds()
         while True:
             try:
-                async with self._database.connection() as connection:
-                    return await store.settle(connection, claim, result, now)
+                return await self._settling.submit((claim, result, now))
             except DatabaseUnavailable as error:
                 log.warning("can't write a delivery's result", delivery=str(claim.id), cause=repr(error.__cause__))
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(SETTLE_RETRY_SECONDS)
+
+    async def _settle_together(self, results: Sequence[tuple[Claim, Result, datetime | None]]) -> list[bool]:
+        """Results that come in while others are being written are written next, at once."""
+        async with self._database.connection() as connection:
+            now = results[0][2]  # all are of one run
+            return await store.settle(connection, [(claim, result) for claim, result, _ in results], now)
 
     async def _rest(self) -> None:
         # Not wait_for: before Python 3.12 it swallows a cancellation that meets what it waits for.
