@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 GRACEFUL_SHUTDOWN_SECONDS: Final = 10
 PARENT_POLL_SECONDS: Final = 0.5
-GARBAGE_THRESHOLD: Final = 20_000
+GARBAGE_THRESHOLD: Final = 100_000
 """New objects between two looks for cycles. Requests make few cycles, and many objects."""
 
 _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
@@ -307,7 +307,7 @@ def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) 
     # What is made until now stays for good. To look through it again and again would take a part of every request.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     return app
 
 

@@ -1,6 +1,7 @@
 """The timeline: what happened, in order, with every fault, and nobody else's."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -203,8 +204,8 @@ async def test_of_too_many_the_oldest_are_given_up(context: Context, database: D
     assert {int(row["request_id"]) for row in rows} == set(range(5, ENTRIES_MAX + 5))
 
 
-def request_entry(context: Context, number: int) -> RequestEntry:
-    return RequestEntry(
+def request_entry(context: Context, number: int) -> Callable[[], RequestEntry]:
+    entry = RequestEntry(
         tenant_id=UUID(int=1),
         id=context.new_id(),
         started_at=context.clock.now(),
@@ -220,6 +221,7 @@ def request_entry(context: Context, number: int) -> RequestEntry:
         fault=None,
         fault_rule=None,
     )
+    return lambda: entry
 
 
 async def test_what_is_in_the_air_when_a_process_ends_is_written(database_url: str, superuser: Any) -> None:

@@ -19,6 +19,7 @@ class Corked:
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked at each request
 
     def write(self, data: bytes) -> None:
         if not self._held:

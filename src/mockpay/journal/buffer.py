@@ -5,6 +5,7 @@ What is lost when a process is killed is what was answered in the last moment. P
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -24,10 +25,11 @@ log = structlog.stdlib.get_logger("mockpay.journal")
 
 class Journal:
     def __init__(self) -> None:
-        self._entries: deque[RequestEntry] = deque(maxlen=ENTRIES_MAX)
+        self._entries: deque[Callable[[], RequestEntry]] = deque(maxlen=ENTRIES_MAX)
         self._writing = asyncio.Lock()
 
-    def add(self, entry: RequestEntry) -> None:
+    def add(self, entry: Callable[[], RequestEntry]) -> None:
+        """`entry` makes it when it is written, and the same if that is done again."""
         self._entries.append(entry)
 
     async def write(self, database: Database) -> None:
@@ -36,12 +38,12 @@ class Journal:
             while self._entries:
                 entries = [self._entries.popleft() for _ in range(min(WRITTEN_AT_ONCE, len(self._entries)))]
                 try:
-                    await store.write(database, entries)
+                    await store.write(database, [entry() for entry in entries])
                 except (DatabaseUnavailable, asyncio.CancelledError):
                     self._put_back(entries)  # perhaps it is there already: it is not written twice
                     raise
 
-    def _put_back(self, entries: list[RequestEntry]) -> None:
+    def _put_back(self, entries: list[Callable[[], RequestEntry]]) -> None:
         """As many of the newest as there is room for, before those that came meanwhile."""
         room = ENTRIES_MAX - len(self._entries)
         self._entries.extendleft(reversed(entries[-room:] if room else []))

@@ -49,12 +49,29 @@ class Recorder:
 
 
 class _Recording:
+    """What is seen of one request. What can be told from it later is told when it is written, for many at once."""
+
+    __slots__ = (
+        "_context",
+        "_duration",
+        "_id",
+        "_is_over",
+        "_replayed",
+        "_scope",
+        "_started",
+        "_started_at",
+        "_status",
+        "_tenant",
+    )
+
     def __init__(self, context: Context, scope: HTTPScope, tenant: Tenant) -> None:
         self._context = context
         self._scope = scope
         self._tenant = tenant
         self._started_at = context.clock.now()
         self._started = time.perf_counter()
+        self._duration = 0.0
+        self._id: UUID | None = None
         self._status: int | None = None
         self._replayed = False
         self._is_over = False
@@ -62,36 +79,38 @@ class _Recording:
     def see(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = None if is_gone(self._scope) else message["status"]
-            self._replayed = any(name.lower() == b"idempotent-replayed" for name, _ in message["headers"])
+            self._replayed = (b"idempotent-replayed", b"true") in message["headers"]
         elif message["type"] == "http.response.body" and not message.get("more_body"):
             self.finish()
 
     def finish(self) -> None:
         """Once: with the last piece of the answer, before it is sent, or when there will be none."""
-        if self._is_over:
-            return
-        self._is_over = True
-        key = header_of(self._scope, b"idempotency-key")
-        fault, rule_id = self._scope["state"].get("fault", (None, None))
-        path = path_of(self._scope)
-        operation = operation_of(self._scope["method"], path)
-        self._context.journal.add(
-            RequestEntry(
-                tenant_id=self._tenant.id,
-                id=self._context.new_id(),
-                started_at=self._started_at,
-                request_id=request_id_of(self._scope),
-                method=_kept(self._scope["method"], KEY_LENGTH_KEPT),
-                path=_kept(path, PATH_LENGTH_KEPT),
-                operation=operation.value if operation else None,
-                payment_id=_payment_id(path),
-                idempotency_key=None if key is None else _kept(key, KEY_LENGTH_KEPT),
-                status=self._status,
-                replayed=self._replayed,
-                duration_milliseconds=round((time.perf_counter() - self._started) * 1000),
-                fault=fault,
-                fault_rule=rule_id,
-            )
+        if not self._is_over:
+            self._is_over = True
+            self._duration = time.perf_counter() - self._started
+            self._context.journal.add(self._entry)
+
+    def _entry(self) -> RequestEntry:
+        scope, path = self._scope, path_of(self._scope)
+        key = header_of(scope, b"idempotency-key")
+        fault, rule_id = scope["state"].get("fault", (None, None))
+        operation = operation_of(scope["method"], path)
+        self._id = self._id or self._context.new_id()
+        return RequestEntry(
+            tenant_id=self._tenant.id,
+            id=self._id,
+            started_at=self._started_at,
+            request_id=request_id_of(scope),
+            method=_kept(scope["method"], KEY_LENGTH_KEPT),
+            path=_kept(path, PATH_LENGTH_KEPT),
+            operation=operation.value if operation else None,
+            payment_id=_payment_id(path),
+            idempotency_key=None if key is None else _kept(key, KEY_LENGTH_KEPT),
+            status=self._status,
+            replayed=self._replayed,
+            duration_milliseconds=round(self._duration * 1000),
+            fault=fault,
+            fault_rule=rule_id,
         )
 
 

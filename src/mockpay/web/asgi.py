@@ -40,6 +40,11 @@ def watch(scope: Scope, see: See) -> None:
     scope["state"][_WATCHING].append(see)
 
 
+def unwatch(scope: Scope) -> None:
+    """When it is over. Who watched holds on to the request: if it did so too, only a search for cycles could free them."""
+    scope["state"][_WATCHING].clear()
+
+
 def path_of(scope: HTTPScope) -> str:
     """As the router reads it: "//api/payments/" is a payment's route too."""
     path: str | None = scope["state"].get(_PATH)

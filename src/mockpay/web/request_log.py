@@ -12,7 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from mockpay.telemetry import Telemetry
-from mockpay.web.asgi import add_headers, header_of, observed, watch
+from mockpay.web.asgi import add_headers, header_of, observed, unwatch, watch
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
@@ -57,6 +57,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, observing)
         finally:
+            unwatch(scope)
             seconds = time.perf_counter() - started
             _log_request(scope, status, seconds)
             # The framework leaves the route's template, once it has found the route.
