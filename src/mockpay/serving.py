@@ -4,7 +4,6 @@ Heavy imports are inside the functions: they run while the embedded database sta
 """
 
 import asyncio
-import errno
 import functools
 import gc
 import importlib
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from mockpay.admin_key import ensure_admin_key
 from mockpay.errors import StartupError
+from mockpay.listening import base_url, bind
 from mockpay.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,25 +42,25 @@ _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
 def serve(settings: Settings) -> None:
     """Everything on one machine, until a signal. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
-    with bind(settings) as listener, stop_requests() as requested, database(settings, requested.is_set) as url:
+    with bind(settings) as listeners, stop_requests() as requested, database(settings, requested.is_set) as url:
         asyncio.run(migrate(url))
         admin_key, admin_key_place = ensure_admin_key(settings)
         settings = replace(settings, admin_key=admin_key)
-        announce = functools.partial(_announce, settings, listener, admin_key_place)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
         if not requested.is_set():
-            _run_servers(settings, url, listener, requested, with_worker=True, announce=announce)
+            _run_servers(settings, url, listeners, requested, with_worker=True, announce=announce)
 
 
 def serve_api(settings: Settings) -> None:
     """The API alone, on an external database that is migrated already. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
     url = external_database(settings, "api")
-    with bind(settings) as listener, stop_requests() as requested:
+    with bind(settings) as listeners, stop_requests() as requested:
         asyncio.run(check_migrated(url))
         admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
-        announce = functools.partial(_announce, settings, listener, admin_key_place)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
         if not requested.is_set():
-            _run_servers(settings, url, listener, requested, with_worker=False, announce=announce)
+            _run_servers(settings, url, listeners, requested, with_worker=False, announce=announce)
 
 
 async def serve_worker(settings: Settings) -> None:
@@ -140,26 +140,6 @@ def external_database(settings: Settings, command: str) -> str:
 
 
 @contextmanager
-def bind(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket, taken before anything slow is started. Raises StartupError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise StartupError(
-            f"MOCKPAY_HOST '{settings.host}' is no address of this machine: {error.strerror}."
-        ) from error
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise StartupError(_bind_failure(settings, error)) from error
-        yield listener
-
-
-@contextmanager
 def database(settings: Settings, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """The URL of the database to use: the external one, or the embedded one for as long as this is open.
 
@@ -232,21 +212,10 @@ async def _connection(url: str) -> "AsyncIterator[Connection]":
         await connection.close()
 
 
-def _bind_failure(settings: Settings, error: OSError) -> str:
-    where = f"port {settings.port} on {settings.host}"
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"Can't listen: {where} is taken; stop what uses it, or choose another with MOCKPAY_PORT."
-        case errno.EACCES:
-            return f"Can't listen: {where} needs privileges; choose one above 1023 with MOCKPAY_PORT."
-        case _:
-            return f"Can't listen on {where}: {error.strerror}; check MOCKPAY_HOST and MOCKPAY_PORT."
-
-
 def _run_servers(
     settings: Settings,
     url: str,
-    listener: socket.socket,
+    listeners: list[socket.socket],
     requested: threading.Event,
     *,
     with_worker: bool,
@@ -255,9 +224,9 @@ def _run_servers(
     """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
     from mockpay.faults.protocol import TellingProtocol
+    from mockpay.supervisor import EachWithItsOwn
 
     config = uvicorn.Config(
         functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
@@ -273,13 +242,15 @@ def _run_servers(
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
-    announcer = threading.Thread(target=_announce_when_answering, args=(listener, requested, announce), daemon=True)
+    announcer = threading.Thread(
+        target=_announce_when_answering, args=(base_url(listeners[0]), requested, announce), daemon=True
+    )
     announcer.start()
     if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=listeners)
     else:
         with _shared_counters():
-            supervisor = Multiprocess(config, sockets=[listener])
+            supervisor = EachWithItsOwn(config, sockets=listeners)
             supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise StartupError("A server process could not start; what it logged above says why.")
@@ -319,15 +290,9 @@ def _end_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _base_url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
-
-
-def _announce_when_answering(listener: socket.socket, requested: threading.Event, announce: Callable[[], None]) -> None:
+def _announce_when_answering(base: str, requested: threading.Event, announce: Callable[[], None]) -> None:
     """Say so only when it is true, whichever process answers."""
-    url = f"{_base_url(listener)}/health"
+    url = f"{base}/health"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     pause = threading.Event()
     while True:
@@ -343,8 +308,7 @@ def _announce_when_answering(listener: socket.socket, requested: threading.Event
         return
 
 
-def _announce(settings: Settings, listener: socket.socket, admin_key_place: str) -> None:
-    base = _base_url(listener)
+def _announce(settings: Settings, base: str, admin_key_place: str) -> None:
     where = "MOCKPAY_DATABASE_URL" if settings.database_url else f"embedded PostgreSQL in {settings.data_dir}"
     lines = [
         f"MockPay listens on {base} ({settings.env})",

@@ -32,7 +32,7 @@ from mockpay.webhooks.log import Delivery, of_payment
 NO_PAYMENT: Final = "There is no such payment."
 BATCH_MAX: Final = 64
 """Payments in one transaction. Larger ones gain nothing more, and hold their locks for longer."""
-LINGER_SECONDS: Final = 0.003
+LINGER_SECONDS: Final = 0.004
 
 View = Callable[[Payment], msgspec.Struct]
 

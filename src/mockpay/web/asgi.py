@@ -41,7 +41,7 @@ def watch(scope: Scope, see: See) -> None:
 
 
 def unwatch(scope: Scope) -> None:
-    """When it is over. Who watched holds on to the request: if it did so too, only a search for cycles could free them."""
+    """When it is over. Who watched knows the request: if it knew them too, only a search for cycles could free both."""
     scope["state"][_WATCHING].clear()
 
 

@@ -1,0 +1,77 @@
+"""The sockets that the servers listen on, taken before anything slow is started."""
+
+import errno
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from mockpay.errors import StartupError
+from mockpay.settings import Settings
+
+Address = tuple[int, int, int, Any]
+"""Family, kind, protocol, and the address itself."""
+
+
+@contextmanager
+def bind(settings: Settings) -> Iterator[list[socket.socket]]:
+    """One for each process, all of one address, so that the system shares the connections out evenly.
+
+    Where it does not do so, and for one process, it is a single one. Raises StartupError.
+    """
+    with ExitStack() as opened:
+        family, kind, protocol, address = _resolve(settings)
+        # Alone at first: a port that others listen on in the same way would seem to be free.
+        first = opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=False))
+        if settings.workers == 1 or sys.platform != "linux":
+            yield [first]
+            return
+        address = first.getsockname()
+        first.close()
+        yield [
+            opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=True))
+            for _ in range(settings.workers)
+        ]
+
+
+def base_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _resolve(settings: Settings) -> Address:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartupError(
+            f"MOCKPAY_HOST '{settings.host}' is no address of this machine: {error.strerror}."
+        ) from error
+    return family, kind, protocol, address
+
+
+@contextmanager
+def _bound(settings: Settings, address: Address, *, shared: bool) -> Iterator[socket.socket]:
+    with socket.socket(*address[:3]) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind(address[3])
+        except OSError as error:
+            raise StartupError(_failure(settings, error)) from error
+        yield listener
+
+
+def _failure(settings: Settings, error: OSError) -> str:
+    where = f"port {settings.port} on {settings.host}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Can't listen: {where} is taken; stop what uses it, or choose another with MOCKPAY_PORT."
+        case errno.EACCES:
+            return f"Can't listen: {where} needs privileges; choose one above 1023 with MOCKPAY_PORT."
+        case _:
+            return f"Can't listen on {where}: {error.strerror}; check MOCKPAY_HOST and MOCKPAY_PORT."
