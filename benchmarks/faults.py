@@ -3,6 +3,7 @@
 The same load on servers that differ in one thing, in turns, so that what else the machine does meets all of them.
 """
 
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from tests.support.processes import Gateway, running
 
-from benchmarks import creates
+from benchmarks import load
 
 ROUNDS: Final = 5
 CONNECTIONS: Final = 32
@@ -28,8 +29,8 @@ class WithoutFaults(Gateway):
     module = "benchmarks.without_faults"
 
 
-def cost(folder: Path, url: str, seconds: float) -> Iterator[str]:
-    """Creates a second, as ratios to those of the server as it is."""
+def cost(folder: Path, url: str, seconds: float) -> Iterator[tuple[str, str, str, str]]:
+    """Creates a second, and as ratios to those of the server as it is."""
     settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url}
     with ExitStack() as stack:
 
@@ -48,12 +49,22 @@ def cost(folder: Path, url: str, seconds: float) -> Iterator[str]:
         rates: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(ROUNDS):
             for name, (gateway, rule) in cases.items():
-                found = creates.measure(gateway, connections=CONNECTIONS, seconds=seconds / 2, fault_rule=rule)
+                keys = _tenants(gateway, rule)
+                found = load.measure(
+                    gateway, "create", keys, folder, connections=CONNECTIONS, seconds=seconds / 2, ids=[]
+                )
                 rates[name].append(found.per_second)
         base = rates["as it is, no fault set"]
         for name, of_case in rates.items():
             ratios = sorted(one / other for one, other in zip(of_case, base, strict=True))
-            yield (
-                f"creates, {name:42} {median(of_case):8.0f}/s   {median(ratios):.3f}"
-                f"   ({ratios[0]:.3f} to {ratios[-1]:.3f} in {ROUNDS} rounds)"
-            )
+            yield name, f"{median(of_case):,.0f}", f"{median(ratios):.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+
+
+def _tenants(gateway: Gateway, rule: dict[str, Any] | None) -> list[str]:
+    """Keys of new ones, who have the rule if there is one."""
+    keys = []
+    for _ in range(CONNECTIONS):
+        keys.append(gateway.register(f"{uuid.uuid4()}@example.com")["api_key"])
+        if rule:
+            gateway.client.post("/api/faults", json=rule).raise_for_status()
+    return keys

@@ -1,0 +1,84 @@
+"""Load on the API by wrk, from a process of its own, and what it took of the machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from tests.support.processes import Gateway
+
+SCRIPT = Path(__file__).with_name("wrk") / "requests.lua"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Times in seconds; CPU and memory of the API's processes, CPU of the database's, in seconds and bytes."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p95: float
+    p99: float
+    errors: int
+    api_cpu: float
+    database_cpu: float
+    memory: int
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def require_wrk() -> None:
+    if not shutil.which("wrk"):
+        sys.exit("The speed suite needs wrk. On Debian or Ubuntu: apt-get install wrk. On macOS: brew install wrk.")
+
+
+def measure(
+    gateway: Gateway, case: str, keys: list[str], folder: Path, *, connections: int, seconds: float, ids: list[str]
+) -> Result:
+    """Each request is of the next tenant in turn, and of the next payment of `ids`."""
+    key_file, id_file = folder / "keys", folder / "ids"
+    key_file.write_text("\n".join(keys) + "\n")
+    id_file.write_text("\n".join(ids) + "\n")
+    environment = os.environ | {"CASE": case, "KEYS": str(key_file)} | ({"IDS": str(id_file)} if ids else {})
+    url = str(gateway.client.base_url).rstrip("/")
+    command = ["wrk", "-t", "1", "-c", str(connections), "--timeout", "30s", "-s", str(SCRIPT), url]
+    subprocess.run([*command, "-d", "1s"], env=environment, check=True, capture_output=True)  # to warm up
+    api, database = processes(gateway), database_processes()
+    before = cpu(api), cpu(database)
+    done = subprocess.run(
+        [*command, "-d", f"{seconds:g}s"], env=environment, check=True, capture_output=True, text=True
+    )
+    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)", done.stdout)
+    assert found, done.stdout
+    p50, p95, p99 = (float(found[number]) / 1e6 for number in (3, 4, 5))
+    return Result(
+        requests=int(found[1]),
+        seconds=int(found[2]) / 1e6,
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        errors=int(found[6]),
+        api_cpu=cpu(api) - before[0],
+        database_cpu=cpu(database_processes()) - before[1],
+        memory=max(process.memory_info().rss for process in api),
+    )
+
+
+def processes(gateway: Gateway) -> list[psutil.Process]:
+    """Of the API: the one that was started, and its children."""
+    parent = psutil.Process(gateway.process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def database_processes() -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if process.name().startswith("postgres")]
+
+
+def cpu(of: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in of if process.is_running())
