@@ -37,6 +37,7 @@ check: $(VENV)/.dev ## format, lint, types, structure
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## measure the speed; results are printed as ratios of one run
+	@$(BIN)/python tests/system_packages.py wrk
 	$(BIN)/python -m benchmarks
 
 format: $(VENV)/.dev ## rewrite the code in the house's format

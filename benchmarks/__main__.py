@@ -32,7 +32,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement takes")
     options = parser.parse_args()
     configure_logging(json_lines=False, level="warning")
-    load.require_wrk()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="mockpay-bench-") as name:
         folder = Path(name)

@@ -2,9 +2,7 @@
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +29,6 @@ class Result:
     @property
     def per_second(self) -> float:
         return self.requests / self.seconds
-
-
-def require_wrk() -> None:
-    if not shutil.which("wrk"):
-        sys.exit("The speed suite needs wrk. On Debian or Ubuntu: apt-get install wrk. On macOS: brew install wrk.")
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""See that what the tests need from the system is there: PostgreSQL 15 or newer, and PgBouncer.
+"""See that what the tests need from the system is there: PostgreSQL 15 or newer, and PgBouncer; or what is named.
 
 On Debian (and its like) as root the missing packages are installed; elsewhere they are named.
 """
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 NEEDED = {"postgresql": "postgres", "pgbouncer": "pgbouncer"}
+BY_NAME = {"wrk": "wrk"}
 
 
 def find_program(name: str) -> Path | None:
@@ -21,26 +22,27 @@ def find_program(name: str) -> Path | None:
     return Path(on_path) if on_path else None
 
 
-def missing_packages() -> list[str]:
-    return [package for package, program in NEEDED.items() if find_program(program) is None]
+def missing_packages(needed: dict[str, str]) -> list[str]:
+    return [package for package, program in needed.items() if find_program(program) is None]
 
 
 def main() -> None:
-    missing = missing_packages()
+    needed = {name: BY_NAME[name] for name in sys.argv[1:]} or NEEDED
+    missing = missing_packages(needed)
     if not missing:
         return
     names = " ".join(missing)
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         sys.exit(
-            f"The tests need {names}. On Debian or Ubuntu: sudo apt-get install {names}. "
-            "On macOS: brew install postgresql@15 pgbouncer."
+            f"This needs {names}. On Debian or Ubuntu: sudo apt-get install {names}. "
+            f"On macOS: brew install {names.replace('postgresql', 'postgresql@15')}."
         )
     print(f"Installing {names} ...", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for words in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", *missing]):
         subprocess.run(["apt-get", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
-    if missing_packages():
-        sys.exit(f"Installing {names} did not help: {' '.join(missing_packages())} not found.")
+    if missing_packages(needed):
+        sys.exit(f"Installing {names} did not help: {' '.join(missing_packages(needed))} not found.")
 
 
 if __name__ == "__main__":

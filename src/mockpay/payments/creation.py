@@ -81,8 +81,9 @@ async def _create_under_locks(context: Context, asked: Sequence[Creation]) -> li
             if tenants[key[0]].has_faults:
                 await queue_webhook(context, connection, tenants[key[0]], new.payment)
     context.wake_worker()
-    answers = _answers(asked, attempt)
-    return [answer for answer in answers if answer is not None]
+    answers = [answer for answer in _answers(asked, attempt) if answer is not None]
+    assert len(answers) == len(asked), "under locks nothing is passed over but what is stored"
+    return answers
 
 
 async def _attempt(context: Context, connection: Connection, asked: Sequence[Creation]) -> _Attempt:

@@ -35,9 +35,9 @@ SELECT tenant.id AS tenant_id, rule.id AS rule_id, rule.created_at AS rule_creat
        NULL AS key, NULL AS fingerprint, NULL AS answer_status, NULL AS answer_body
 FROM fraud_rules AS rule
 JOIN unnest($1::uuid[]) AS tenant (id) ON rule.tenant_id IS NULL OR rule.tenant_id = tenant.id
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT creations FROM creation_counters WHERE creation_counters.tenant_id = tenant.id LIMIT 1
-) AS counter
+) AS counter ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS payments FROM (
         SELECT FROM payments
