@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.support.processes import Gateway, running
 
-from benchmarks import ceiling, deliveries, faults, load
+from benchmarks import ceiling, deliveries, faults, growth, load
 from benchmarks.report import LOAD_COLUMNS, Report
 from mockpay.logs import configure_logging
 from mockpay.postgres.embedded import EmbeddedPostgres
@@ -36,6 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mockpay-bench-") as name:
         folder = Path(name)
         measure_database(report, folder, options.seconds)
+        measure_growth(report, folder)
         measure_starts(report, folder)
     report.write()
 
@@ -99,6 +100,22 @@ def measure_deliveries(report: Report, url: str) -> None:
         report.row(what, f"{asyncio.run(deliveries.per_second(url, failing)):,.0f}")
 
 
+def measure_growth(report: Report, folder: Path) -> None:
+    """In a database of its own."""
+    sizes = [f"{size:,} ms" for size in growth.SIZES]
+    report.section(
+        "One request at a time, as the data grows: payments, three times as many audit entries, as many deliveries",
+        "what",
+        *sizes,
+        "last in firsts",
+    )
+    own = folder / "growth"
+    own.mkdir()
+    with embedded(own) as url, api(own, url, 1, MOCKPAY_ADMIN_KEY=growth.ADMIN_KEY) as gateway:
+        for cells in growth.measure(gateway, url):
+            report.row(*cells)
+
+
 def measure_starts(report: Report, folder: Path) -> None:
     report.section("Starts, to an answer of /ready", "what", "seconds")
     for what in ("first, on an empty folder", "a later one"):
@@ -123,8 +140,8 @@ def embedded(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def api(folder: Path, url: str, processes: int) -> Iterator[Gateway]:
-    settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes)}
+def api(folder: Path, url: str, processes: int, **more: str) -> Iterator[Gateway]:
+    settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
     gateway = Gateway(folder / "api.log", "api", **settings)
     with running(gateway):
         yield gateway
