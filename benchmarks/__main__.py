@@ -21,10 +21,6 @@ from mockpay.postgres.embedded import EmbeddedPostgres
 from mockpay.serving import migrate
 
 CONNECTIONS = (1, 8, 32, 128, 512)
-SETTINGS = {
-    "MOCKPAY_LOG_LEVEL": "warning",
-    "MOCKPAY_RATE_LIMIT_STANDARD": "1000000000",  # counted, and out of reach
-}
 
 
 def main() -> None:
@@ -64,9 +60,9 @@ def measure_creates(
 ) -> None:
     memory = max(process.memory_info().rss for process in load.processes(gateway)) / 2**20
     for tenants in (100, 1):
-        keys = registered(gateway, tenants)
+        keys = load.registered(gateway, tenants)
         for connections in CONNECTIONS:
-            found = load.measure(gateway, "create", keys, folder, connections=connections, seconds=seconds, ids=[])
+            found = load.measure(gateway, "create", keys, folder, connections=connections, seconds=seconds)
             who = "one tenant" if tenants == 1 else f"{tenants} tenants"
             report.load(f"{processes} process(es), {who}, {connections} connection(s)", found, limit)
     report.row(f"{processes} process(es), idle before", *[""] * 8, f"{memory:.0f}", "")
@@ -74,11 +70,11 @@ def measure_creates(
 
 def measure_others(report: Report, gateway: Gateway, folder: Path, seconds: float, limit: float) -> None:
     report.section("Other requests, 2 processes, 32 connections, 100 tenants", *LOAD_COLUMNS)
-    keys = registered(gateway, 100)
+    keys = load.registered(gateway, 100)
     for case in ("replay", "list"):
-        found = load.measure(gateway, case, keys, folder, connections=32, seconds=seconds, ids=[])
+        found = load.measure(gateway, case, keys, folder, connections=32, seconds=seconds)
         report.load(case, found, limit)
-    key = registered(gateway, 1)
+    key = load.registered(gateway, 1)
     ids = [created(gateway) for _ in range(20)]
     for case in ("read", "mixed"):
         report.load(case, load.measure(gateway, case, key, folder, connections=32, seconds=seconds, ids=ids), limit)
@@ -141,16 +137,11 @@ def embedded(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def api(folder: Path, url: str, processes: int, **more: str) -> Iterator[Gateway]:
-    settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
+    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
     gateway = Gateway(folder / "api.log", "api", **settings)
     with running(gateway):
         yield gateway
         gateway.stop()
-
-
-def registered(gateway: Gateway, tenants: int) -> list[str]:
-    """API keys. The velocity rule is on, and counts each tenant for itself."""
-    return [gateway.register(f"{uuid.uuid4()}@example.com")["api_key"] for _ in range(tenants)]
 
 
 def created(gateway: Gateway) -> str:

@@ -3,7 +3,6 @@
 The same load on servers that differ in one thing, in turns, so that what else the machine does meets all of them.
 """
 
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,10 +16,6 @@ from benchmarks import load
 ROUNDS: Final = 5
 CONNECTIONS: Final = 32
 NEVER_FIRES: Final = {"fault": "reset", "operation": "create", "probability": 0}
-SETTINGS: Final = {
-    "MOCKPAY_LOG_LEVEL": "warning",
-    "MOCKPAY_RATE_LIMIT_STANDARD": "1000000000",
-}
 
 
 class WithoutFaults(Gateway):
@@ -31,7 +26,7 @@ class WithoutFaults(Gateway):
 
 def cost(folder: Path, url: str, seconds: float) -> Iterator[tuple[str, str, str, str]]:
     """Creates a second, and as ratios to those of the server as it is."""
-    settings = {**SETTINGS, "MOCKPAY_DATABASE_URL": url}
+    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url}
     with ExitStack() as stack:
 
         def start(kind: type[Gateway], name: str, **more: str) -> Gateway:
@@ -50,9 +45,7 @@ def cost(folder: Path, url: str, seconds: float) -> Iterator[tuple[str, str, str
         for _ in range(ROUNDS):
             for name, (gateway, rule) in cases.items():
                 keys = _tenants(gateway, rule)
-                found = load.measure(
-                    gateway, "create", keys, folder, connections=CONNECTIONS, seconds=seconds / 2, ids=[]
-                )
+                found = load.measure(gateway, "create", keys, folder, connections=CONNECTIONS, seconds=seconds / 2)
                 rates[name].append(found.per_second)
         base = rates["as it is, no fault set"]
         for name, of_case in rates.items():
@@ -62,9 +55,8 @@ def cost(folder: Path, url: str, seconds: float) -> Iterator[tuple[str, str, str
 
 def _tenants(gateway: Gateway, rule: dict[str, Any] | None) -> list[str]:
     """Keys of new ones, who have the rule if there is one."""
-    keys = []
-    for _ in range(CONNECTIONS):
-        keys.append(gateway.register(f"{uuid.uuid4()}@example.com")["api_key"])
-        if rule:
-            gateway.client.post("/api/faults", json=rule).raise_for_status()
+    keys = load.registered(gateway, CONNECTIONS)
+    for key in keys if rule else []:
+        headers = {"Authorization": f"Bearer {key}"}
+        gateway.client.post("/api/faults", json=rule, headers=headers).raise_for_status()
     return keys

@@ -3,12 +3,18 @@
 import os
 import re
 import subprocess
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from tests.support.processes import Gateway
 
+SETTINGS = {
+    "MOCKPAY_LOG_LEVEL": "warning",
+    "MOCKPAY_RATE_LIMIT_STANDARD": "1000000000",  # counted, and out of reach
+}
 SCRIPT = Path(__file__).with_name("wrk") / "requests.lua"
 
 
@@ -32,7 +38,14 @@ class Result:
 
 
 def measure(
-    gateway: Gateway, case: str, keys: list[str], folder: Path, *, connections: int, seconds: float, ids: list[str]
+    gateway: Gateway,
+    case: str,
+    keys: list[str],
+    folder: Path,
+    *,
+    connections: int,
+    seconds: float,
+    ids: Sequence[str] = (),
 ) -> Result:
     """Each request is of the next tenant in turn, and of the next payment of `ids`."""
     key_file, id_file = folder / "keys", folder / "ids"
@@ -61,6 +74,11 @@ def measure(
         database_cpu=cpu(database_processes()) - before[1],
         memory=max(process.memory_info().rss for process in api),
     )
+
+
+def registered(gateway: Gateway, tenants: int) -> list[str]:
+    """API keys of new ones. The velocity rule is on, and counts each for itself."""
+    return [gateway.register(f"{uuid.uuid4()}@example.com")["api_key"] for _ in range(tenants)]
 
 
 def processes(gateway: Gateway) -> list[psutil.Process]:

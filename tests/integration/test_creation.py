@@ -25,7 +25,7 @@ from tests.support.gateway import register
 
 def creation(tenant: Tenant, key: str, *, amount: str = "50", problem: ApiError | None = None) -> Creation:
     request = CreatePayment(Amount(amount), Currency("USD"), webhook_url=WebhookUrl("http://127.0.0.1:9/x"))
-    return Creation(tenant, request, keyed_request(key, "create", request), problem, request.money)
+    return Creation(tenant, request, keyed_request(key, "create", request), problem)
 
 
 def told(answer: Answer | ApiError) -> str:
@@ -67,9 +67,7 @@ async def test_the_sixth_of_a_batch_is_flagged_and_those_of_other_currencies_are
 ) -> None:
     await superuser.execute("UPDATE fraud_rules SET currency = 'USD' WHERE rule_type = 'velocity'")
     euros = CreatePayment(Amount("5"), Currency("EUR"))
-    in_euros = [
-        Creation(tenant, euros, keyed_request(f"e{number}", "create", euros), None, euros.money) for number in range(7)
-    ]
+    in_euros = [Creation(tenant, euros, keyed_request(f"e{number}", "create", euros), None) for number in range(7)]
     in_dollars = [creation(tenant, f"k{number}") for number in range(7)]
     answers = await create_together(context, [each for pair in zip(in_euros, in_dollars, strict=True) for each in pair])
     assert [told(answer) for answer in answers[1::2]] == ["pending"] * 5 + ["flagged"] * 2
@@ -84,7 +82,7 @@ async def test_what_was_counted_must_still_be_so_when_it_is_written(
         facts = await store.facts(connection, [key[0] for key in keys], keys, context.clock.now())
         await create_together(context, [creation(tenant, "meanwhile")])
         new = [*(await new_payments(context, [creation(tenant, "late"), creation(others[0], "late")]))]
-        written = await store.write(connection, new, facts.counters, context.clock.now(), 3)
+        written = await store.write(connection, new, facts.counters, context.clock.now())
     assert written == {keys[1]}  # nobody created one of the other tenant's
     assert await superuser.fetchval("SELECT count(*) FROM payments WHERE idempotency_key = 'late'") == 1
 

@@ -7,6 +7,7 @@ import asyncpg
 
 from mockpay import exact_json
 from mockpay.audit.chain import EMPTY, Content, Entry, Head, link
+from mockpay.postgres.parameters import jsonb
 from mockpay.postgres.pool import Connection
 
 _HEAD_SQL: Final = """
@@ -26,9 +27,8 @@ FROM audit_log WHERE tenant_id = $1 AND payment_id = $2 ORDER BY sequence
 
 
 async def append(connection: Connection, content: Content) -> Entry:
-    """The caller holds the payment's row lock (or is creating it), so that the chain can't move meanwhile."""
-    head = EMPTY if content.old_status is None else await _head(connection, content)
-    entry = link(content, head)
+    """The caller holds the payment's row lock, so that the chain can't move meanwhile."""
+    entry = link(content, await _head(connection, content))
     await connection.execute(
         _APPEND_SQL,
         content.tenant_id,
@@ -38,7 +38,7 @@ async def append(connection: Connection, content: Content) -> Entry:
         content.old_status,
         content.new_status,
         content.triggered_by,
-        exact_json.encode(content.metadata).decode(),
+        jsonb(content.metadata),
         content.created_at,
         entry.prev_hash,
         entry.entry_hash,

@@ -18,7 +18,7 @@ from mockpay.faults.rules import operation_of
 from mockpay.faults.service import fired_by, wait_of
 from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
-from mockpay.web.asgi import add_headers, header_of, path_of, raw_headers, read_ahead
+from mockpay.web.asgi import add_headers, header_of, path_of, raw_headers, read_ahead, send_json, send_whole
 from mockpay.web.error_handler import error_body
 from mockpay.web.request_log import request_id_of
 
@@ -62,8 +62,6 @@ class Faults:
         header = header_of(scope, _RAW_HEADER)
         if header is not None:
             return _told(scope, parse(header).drawn(self._context_of().new_seed(), HEADER), None)
-        if not tenant.has_faults:
-            return None
         operation = operation_of(scope["method"], path_of(scope))
         fired = await fired_by(self._context_of(), tenant, operation) if operation else None
         if fired is None:
@@ -90,7 +88,7 @@ class Faults:
                 await self._truncate(scope, receive, send)
             case Effect.MALFORMED:
                 start, body = await self._done(scope, receive)
-                await _send_whole(send, start, _spoilt(body))
+                await send_whole(send, start, _spoilt(body))
             case Effect.LOST_RESPONSE:
                 await self._done(scope, receive)
                 await _lose(injection, scope, receive, send)
@@ -153,19 +151,7 @@ async def _until_disconnected(receive: Receive) -> None:
 
 
 async def _answer(scope: Scope, send: Send, error: ApiError) -> None:
-    body = error_body(error, request_id_of(scope))
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
-    start: HTTPResponseStartEvent = {
-        "type": "http.response.start",
-        "status": error.status,
-        "headers": raw_headers(headers),
-    }
-    await _send_whole(send, start, body)
-
-
-async def _send_whole(send: Send, start: HTTPResponseStartEvent, body: bytes) -> None:
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send_json(send, error.status, error_body(error, request_id_of(scope)), error.headers)
 
 
 def _spoilt(body: bytes) -> bytes:

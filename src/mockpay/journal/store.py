@@ -10,6 +10,7 @@ import msgspec
 
 from mockpay.cursor import Cursor
 from mockpay.journal.model import RequestEntry
+from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection, Database
 
 # The answers are sent already, and who can wait for the disk has nothing to wait for.
@@ -66,7 +67,7 @@ async def write(database: Database, entries: Sequence[RequestEntry]) -> None:
             await connection.copy_records_to_table("requests", records=records, columns=RequestEntry.__struct_fields__)
     except asyncpg.UniqueViolationError:  # a commit whose answer did not come back, so that they are written again
         async with database.transaction() as connection:
-            await connection.execute(_INSERT_SQL, *(list(column) for column in zip(*records, strict=True)))
+            await connection.execute(_INSERT_SQL, *columns_of(records, len(RequestEntry.__struct_fields__)))
 
 
 async def page(

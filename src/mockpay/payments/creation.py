@@ -9,6 +9,7 @@ then done in a transaction, under locks.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -19,7 +20,7 @@ from mockpay.errors import ApiError, IdempotencyKeyReused
 from mockpay.idempotency.model import Answer, KeyedRequest
 from mockpay.payments import creation_store as store
 from mockpay.payments.creation_store import Facts, Key, NewPayment
-from mockpay.payments.fraud import RuleType, Verdict, assess
+from mockpay.payments.fraud import Verdict, assess, velocity_rules
 from mockpay.payments.model import Payment, Status, TriggeredBy
 from mockpay.payments.outcomes import planned
 from mockpay.payments.recording import audit_content, new_delivery, queue_webhook
@@ -39,7 +40,6 @@ class Creation(msgspec.Struct, frozen=True):
     request: CreatePayment
     keyed: KeyedRequest
     problem: ApiError | None
-    money: Money
 
     @property
     def key(self) -> Key:
@@ -93,8 +93,7 @@ async def _attempt(context: Context, connection: Connection, asked: Sequence[Cre
     new = await decide(context, connection, asked, facts, now)
     if not new:
         return _Attempt(facts, {})
-    attempts = context.settings.webhook_attempts
-    written = await store.write(connection, list(new.values()), facts.counters, now, attempts)
+    written = await store.write(connection, list(new.values()), facts.counters, now)
     return _Attempt(facts, {key: each for key, each in new.items() if key in written})
 
 
@@ -109,30 +108,29 @@ async def decide(
         if creation.problem or key in facts.stored or key in firsts:
             continue
         firsts[key] = creation
-        new[key] = _new_payment(context, creation, _verdict(creation, facts), now)
+        money = creation.request.money
+        new[key] = _new_payment(context, creation, money, _verdict(creation.tenant.id, money, facts), now)
     if any(payment.outcome for payment in new.values()):
         new = _with_due_times(new, await store.database_now(connection))
     return {key: _complete(context, firsts[key], new[key]) for key in sorted(new)}
 
 
-def _verdict(creation: Creation, facts: Facts) -> Verdict | None:
+def _verdict(tenant_id: UUID, money: Money, facts: Facts) -> Verdict | None:
     """By the rules; and the next one of the batch is decided with this one counted."""
-    money, tenant_id = creation.money, creation.tenant.id
     rules = [rule for rule in facts.rules[tenant_id] if rule.currency is None or rule.currency == money.currency]
     recent = facts.recent[tenant_id]
     verdict = assess(rules, money, recent)
-    for rule in rules:
-        if rule.rule_type is RuleType.VELOCITY:
-            recent[rule.id] += 1
+    for rule in velocity_rules(rules):
+        recent[rule.id] += 1
     return verdict
 
 
-def _new_payment(context: Context, creation: Creation, verdict: Verdict | None, now: datetime) -> Payment:
+def _new_payment(context: Context, creation: Creation, money: Money, verdict: Verdict | None, now: datetime) -> Payment:
     request = creation.request
     return Payment(
         tenant_id=creation.tenant.id,
         id=context.new_id(),
-        money=creation.money,
+        money=money,
         status=Status.FLAGGED if verdict else Status.PENDING,
         webhook_url=request.webhook_url,
         description=request.description,

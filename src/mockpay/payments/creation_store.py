@@ -11,14 +11,13 @@ from uuid import UUID
 
 import msgspec
 
-from mockpay import exact_json
 from mockpay.audit.chain import GENESIS, Entry
 from mockpay.idempotency.model import KeyedRequest
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment
+from mockpay.postgres.parameters import columns_of, jsonb
 from mockpay.postgres.pool import Connection
-from mockpay.webhooks.address import receiver_host
-from mockpay.webhooks.store import NewDelivery
+from mockpay.webhooks.store import NewDelivery, delivery_columns
 
 # In one order, so that two of these can't wait for each other.
 _LOCK_SQL: Final = """
@@ -110,10 +109,11 @@ entry AS (
 delivery AS (
     INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
                                     max_attempts, created_at, next_attempt_at)
-    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, $36, $1, now()
-    FROM unnest($27::uuid[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::text[],
-                $35::text[])
-        AS queued (tenant_id, key, id, payment_id, event_id, event, url, receiver_host, payload)
+    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, now()
+    FROM unnest($27::text[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::text[],
+                $35::text[], $36::integer[], $37::timestamptz[])
+        AS queued (key, tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
+                   created_at)
     JOIN taken USING (tenant_id, key)
 )
 SELECT tenant_id, key FROM taken
@@ -183,28 +183,23 @@ async def database_now(connection: Connection) -> datetime:
 
 
 async def write(
-    connection: Connection, payments: Sequence[NewPayment], counters: dict[UUID, int], now: datetime, max_attempts: int
+    connection: Connection, payments: Sequence[NewPayment], counters: dict[UUID, int], now: datetime
 ) -> set[Key]:
     """The keys that were written. For the others the facts no longer hold.
 
     All have the same `created_at`. The caller gives them in the order of their keys.
     """
-    deliveries = [(each.keyed.key, each.delivery) for each in payments if each.delivery]
+    deliveries = [(each.keyed.key, *delivery_columns(each.delivery)) for each in payments if each.delivery]
     rows = await connection.fetch(
         _WRITE_SQL,
         now,
         list(counters),
         list(counters.values()),
-        *_columns([_payment_columns(each) for each in payments], 22),
+        *columns_of([_payment_columns(each) for each in payments], 22),
         GENESIS,
-        *_columns([_delivery_columns(key, delivery) for key, delivery in deliveries], 9),
-        max_attempts,
+        *columns_of(deliveries, 11),
     )
     return {(row["tenant_id"], row["key"]) for row in rows}
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * count
 
 
 def _payment_columns(new: NewPayment) -> tuple[Any, ...]:
@@ -220,7 +215,7 @@ def _payment_columns(new: NewPayment) -> tuple[Any, ...]:
         payment.status.value,
         payment.webhook_url,
         payment.description,
-        None if payment.metadata is None else exact_json.encode(payment.metadata).decode(),
+        jsonb(payment.metadata),
         payment.flag_reason,
         payment.flag_rule,
         payment.payment_method,
@@ -230,22 +225,8 @@ def _payment_columns(new: NewPayment) -> tuple[Any, ...]:
         outcome.due_at if outcome else None,
         new.entry.content.id,
         new.entry.content.triggered_by,
-        exact_json.encode(new.entry.content.metadata).decode(),
+        jsonb(new.entry.content.metadata),
         new.entry.entry_hash,
-    )
-
-
-def _delivery_columns(key: str, delivery: NewDelivery) -> tuple[Any, ...]:
-    return (
-        delivery.tenant_id,
-        key,
-        delivery.id,
-        delivery.payment_id,
-        delivery.event_id,
-        delivery.event,
-        delivery.url,
-        receiver_host(delivery.url),
-        delivery.payload.decode(),
     )
 
 

@@ -30,18 +30,17 @@ def audit_content(entry_id: UUID, before: Status | None, after: Payment, trigger
     )
 
 
-async def queue_webhook(context: Context, connection: Connection, tenant: Tenant, payment: Payment) -> bool:
-    """In the transaction of the change. False if its status is no news, or nobody wants to hear of it."""
+async def queue_webhook(context: Context, connection: Connection, tenant: Tenant, payment: Payment) -> None:
+    """In the transaction of the change, if its status is news and somebody wants to hear of it."""
     delivery = new_delivery(context, tenant, payment)
     if delivery is None:
-        return False
+        return
     suffers = await fault_of_webhook(connection, tenant, NAMES[payment.status])
     if suffers:
         delivery = msgspec.structs.replace(
             delivery, fault=suffers.fault, fault_rule=suffers.rule_id, fault_seed=suffers.seed
         )
     await webhooks.enqueue(connection, delivery)
-    return True
 
 
 def _audit_metadata(payment: Payment) -> dict[str, Any]:

@@ -33,6 +33,7 @@ NO_PAYMENT: Final = "There is no such payment."
 BATCH_MAX: Final = 64
 """Payments in one transaction. Larger ones gain nothing more, and hold their locks for longer."""
 LINGER_SECONDS: Final = 0.004
+"""From 3 to 5 milliseconds made no difference that stood out; without, the batches of two processes are small."""
 
 View = Callable[[Payment], msgspec.Struct]
 
@@ -41,7 +42,7 @@ async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed
     """Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
     problem = await context.address_guard.problem_with(request.webhook_url)
-    return await _creations(context).submit(Creation(tenant, request, keyed, problem, request.money))
+    return await _creations(context).submit(Creation(tenant, request, keyed, problem))
 
 
 async def change(

@@ -12,6 +12,7 @@ from mockpay.cursor import LAST_ID, Cursor
 from mockpay.payments.declines import FailureCode
 from mockpay.payments.model import Payment, Planned, Status
 from mockpay.payments.requests import ListPayments, Metadata
+from mockpay.postgres.parameters import jsonb
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
@@ -89,7 +90,7 @@ async def update_details(connection: Connection, payment: Payment) -> None:
         payment.id,
         payment.webhook_url,
         payment.description,
-        _metadata_text(payment),
+        jsonb(payment.metadata),
         payment.updated_at,
     )
 
@@ -140,10 +141,6 @@ def _start(query: ListPayments) -> Cursor:
     if query.created_to is None:
         return cursor
     return min(cursor, Cursor(query.created_to, UUID(int=0)), key=lambda place: (place.created_at, place.id))
-
-
-def _metadata_text(payment: Payment) -> str | None:
-    return None if payment.metadata is None else exact_json.encode(payment.metadata).decode()
 
 
 def _payment_of(row: asyncpg.Record | None) -> Payment | None:

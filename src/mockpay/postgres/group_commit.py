@@ -24,22 +24,19 @@ log = structlog.stdlib.get_logger("mockpay.database")
 
 
 class GroupCommit(Generic[Work, Outcome]):
-    """`writers_max` batches are under way at most, each on a connection of its own, of up to `batch_max` works.
+    """One batch is under way at a time, of up to `batch_max` works: several would be smaller, and cost more.
 
     Between two batches it waits up to `linger_seconds` for as many works as the ones before had: who was answered just
     now comes back. It never waits before the first.
     """
 
-    def __init__(
-        self, write: Write[Work, Outcome], *, batch_max: int, writers_max: int = 1, linger_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, write: Write[Work, Outcome], *, batch_max: int, linger_seconds: float = 0.0) -> None:
         self._write = write
         self._batch_max = batch_max
-        self._writers_max = writers_max
         self._linger_seconds = linger_seconds
         self._waiting: deque[tuple[Work, asyncio.Future[Outcome]]] = deque()
-        self._writing = 0
-        self._writers: set[asyncio.Task[None]] = set()
+        self._is_writing = False
+        self._writer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._enough: asyncio.Future[None] | None = None
         self._wanted = 0
@@ -55,12 +52,10 @@ class GroupCommit(Generic[Work, Outcome]):
         self._waiting.append((work, future))
         if self._enough is not None and len(self._waiting) >= self._wanted:
             self._stop_lingering()
-        if self._writing < self._writers_max:
-            self._writing += 1
+        if not self._is_writing:
+            self._is_writing = True
             # In no request's context: what is logged here is about all of a batch.
-            writer = self._loop.create_task(self._drain(), context=Context())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            self._writer = self._loop.create_task(self._drain(), context=Context())
         return await future
 
     async def _drain(self) -> None:
@@ -74,7 +69,7 @@ class GroupCommit(Generic[Work, Outcome]):
                 await self._write_together([each for each in batch if not each[1].done()])
         finally:
             # In the same step as the last look, or a work that came in between would find nobody.
-            self._writing -= 1
+            self._is_writing = False
 
     async def _linger(self, wanted: int) -> None:
         assert self._loop is not None

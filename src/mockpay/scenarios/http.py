@@ -15,7 +15,7 @@ from mockpay.scenarios.ready import FILES
 from mockpay.scenarios.requests import FileText, RunScenario
 from mockpay.tenants.http import BODY_ERRORS, READ_ERRORS, TENANT_ROUTE, TenantDependency
 from mockpay.web.answers import json_response
-from mockpay.web.body import convert
+from mockpay.web.body import convert, media_type_of
 from mockpay.web.dependencies import ContextDependency
 from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
@@ -49,8 +49,7 @@ class ScenarioBody(StrictBody):
     """JSON, or the file itself."""
 
     def decode_bytes(self, value: bytes) -> Any:
-        media_type = self.asgi_connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/toml":
+        if media_type_of(self.asgi_connection.headers.get("content-type")) != "application/toml":
             return super().decode_bytes(value)
         try:
             return RunScenario(file=convert(value.decode(), FileText))

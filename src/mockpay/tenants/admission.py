@@ -88,15 +88,7 @@ async def forget_expired(connection: Connection) -> None:
 def _admission(settings: Settings, row: Any, later: int) -> Admission:
     tenant = None
     if row["id"] is not None:
-        tenant = Tenant(
-            id=row["id"],
-            name=row["name"],
-            email=row["email"],
-            rate_limit_tier=row["rate_limit_tier"],
-            webhook_url=row["webhook_url"],
-            created_at=row["created_at"],
-            has_faults=row["has_faults"],
-        )
+        tenant = Tenant(**{name: row[name] for name in Tenant.__struct_fields__})
     if row["key"] is None:
         return Admission(tenant, unlimited(settings))
     tier = tenant.rate_limit_tier if tenant else settings.rate_limit_tier

@@ -130,7 +130,7 @@ def _raise_refusal(scope: Scope) -> None:
 
 
 def _tenant_of(scope: Scope) -> Tenant:
-    caller: Caller = scope["state"]["caller"]
+    caller = _caller_of(scope)
     if caller.tenant is not None:
         return caller.tenant
     if caller.is_admin:
@@ -149,7 +149,11 @@ async def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _: BaseR
 
 
 def caller_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
-    caller: Caller = connection.scope["state"]["caller"]
+    return _caller_of(connection.scope)
+
+
+def _caller_of(scope: Scope) -> Caller:
+    caller: Caller = scope["state"]["caller"]
     return caller
 
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from litestar.types import HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
+from litestar.types import HTTPResponseStartEvent, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 from litestar.utils.path import normalize_path
 
 BODY_BYTES_MAX: Final = 256 * 1024
@@ -21,7 +21,7 @@ def header_of(scope: Scope, name: bytes) -> str | None:
     state = scope.setdefault("state", {})
     headers = state.get(_HEADERS)
     if headers is None:
-        headers = state[_HEADERS] = dict(reversed(scope["headers"]))  # type: ignore[call-overload]  # it is a list
+        headers = state[_HEADERS] = dict([*scope["headers"]][::-1])
     value: bytes | None = headers.get(name)
     return None if value is None else value.decode("latin-1")
 
@@ -67,6 +67,22 @@ def observed(scope: Scope, send: Send) -> Send:
         await send(message)
 
     return send_observed
+
+
+async def send_whole(send: Send, start: HTTPResponseStartEvent, body: bytes) -> None:
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    """An answer of bytes that are encoded already."""
+    all_headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    start: HTTPResponseStartEvent = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": raw_headers(all_headers),
+    }
+    await send_whole(send, start, body)
 
 
 async def read_ahead(receive: Receive) -> Receive:

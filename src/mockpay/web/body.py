@@ -45,8 +45,12 @@ def decode_json(body: bytes) -> Any:
         raise MalformedJson(f"The body is not valid UTF-8 JSON: {error}.") from error
 
 
+def media_type_of(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
 def is_json(content_type: str | None) -> bool:
-    media_type = (content_type or "").partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type)
     return media_type == "application/json" or media_type.endswith("+json")
 
 

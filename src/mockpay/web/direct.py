@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from mockpay.context import Context
 from mockpay.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
-from mockpay.web.asgi import BODY_BYTES_MAX, header_of, raw_headers
+from mockpay.web.asgi import BODY_BYTES_MAX, header_of, send_json
 from mockpay.web.body import Model, decode_body, is_json
 from mockpay.web.error_handler import answer_to
 from mockpay.web.request_log import request_id_of
@@ -70,7 +70,7 @@ class DirectRoutes(Generic[Caller]):
         self._context_of = context_of
         self._caller_of = caller_of
         self._routes = {(route.method, *_form(route.template)): route for route in routes}
-        self._places = {_places(route.template) for route in routes}
+        self._places = sorted({_places(route.template) for route in routes})
         """Where, in the paths that are known, the values stand."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +78,8 @@ class DirectRoutes(Generic[Caller]):
         if scope["type"] == ScopeType.HTTP and header_of(scope, b"origin") is None:
             route, values = self._find(scope["method"], scope["path"])
             if route is not None:
-                await _send(send, await self._answer(route, values, scope, receive))
+                reply = await self._answer(route, values, scope, receive)
+                await send_json(send, reply.status, reply.body, reply.headers)
                 return
         await self._app(scope, receive, send)
 
@@ -134,14 +135,3 @@ async def _read(scope: HTTPScope, receive: Receive) -> bytes:
             raise BodyTooLarge
         if not message["more_body"]:
             return body
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(reply.body)), **reply.headers}
-    start: HTTPResponseStartEvent = {
-        "type": "http.response.start",
-        "status": reply.status,
-        "headers": raw_headers(headers),
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": reply.body, "more_body": False})

@@ -48,15 +48,9 @@ _LINKS: Final = (
     ("create_fault", "201", "/id", "fault_id", ("delete_fault",)),
     ("list_faults", "200", "/faults/0/id", "fault_id", ("delete_fault",)),
 )
-# Bodies that are no JSON, by operation and media type. The framework knows one media type for each route.
-_OTHER_BODIES: Final[dict[str, Json]] = {
-    "run_scenario": {
-        "application/toml": {
-            "schema": {"type": "string", "maxLength": 8_192, "description": "A scenario's file, as it is."},
-            "example": 'name = "mine"\nteaches = "…"\n\n[[faults]]\nfault = "reset"\ntimes = 1\n',
-        }
-    }
-}
+# A text that may also be sent as it is: operation, media type, and the model and field that hold it in JSON. The
+# framework knows one media type for each route.
+_TEXTS: Final = (("run_scenario", "application/toml", "RunScenario", "file"),)
 
 
 def complete(document: Json) -> Json:
@@ -98,7 +92,17 @@ def _complete_operation(path: str, operation: Json, components: Json) -> None:
             }
     if "requestBody" in operation:
         _complete_body(operation["requestBody"], components["schemas"])
-        operation["requestBody"]["content"] |= copy.deepcopy(_OTHER_BODIES.get(operation["operationId"], {}))
+        for name, media_type, model, field in _TEXTS:
+            if operation["operationId"] == name:
+                described = components["schemas"][model]["properties"][field]
+                content = {"schema": _text_of(described), "example": BY_FIELD[field]}
+                operation["requestBody"]["content"][media_type] = content
+
+
+def _text_of(described: Json) -> Json:
+    """Where a field may be null as well, what it is else."""
+    options: list[Json] = described.get("oneOf", [described])
+    return copy.deepcopy(next(option for option in options if option.get("type") == "string"))
 
 
 def _share_examples(content: Json, shared: Json) -> None:

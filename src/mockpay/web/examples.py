@@ -46,6 +46,7 @@ BY_FIELD: Final[dict[str, Any]] = {
     "failure_code": None,
     "failure_message": None,
     "fault": None,
+    "file": 'name = "mine"\nteaches = "…"\n\n[[faults]]\nfault = "reset"\ntimes = 1\n',
     "fault_rule": None,
     "field": "amount",
     "fired": 1,

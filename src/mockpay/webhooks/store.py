@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.address import receiver_host
 from mockpay.webhooks.tampering import WebhookFault
@@ -244,6 +245,17 @@ async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
     """In the caller's transaction: the event exists if, and only if, what it tells of does."""
     await connection.execute(
         _ENQUEUE_SQL,
+        *delivery_columns(delivery),
+        str(delivery.fault) if delivery.fault else None,
+        delivery.fault_rule,
+        delivery.fault.held_seconds if delivery.fault else 0.0,
+        delivery.fault_seed,
+    )
+
+
+def delivery_columns(delivery: NewDelivery) -> tuple[Any, ...]:
+    """tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at."""
+    return (
         delivery.tenant_id,
         delivery.id,
         delivery.payment_id,
@@ -254,10 +266,6 @@ async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
         delivery.payload.decode(),
         delivery.max_attempts,
         delivery.created_at,
-        str(delivery.fault) if delivery.fault else None,
-        delivery.fault_rule,
-        delivery.fault.held_seconds if delivery.fault else 0.0,
-        delivery.fault_seed,
     )
 
 
@@ -295,8 +303,8 @@ async def settle(
     rows = await connection.fetch(
         _SETTLE_SQL,
         now,
-        *(list(column) for column in zip(*results, strict=True)),
-        *(list(column) for column in zip(*sent, strict=True)),
+        *columns_of(results, 6),
+        *columns_of(sent, 12),
     )
     kept = {tuple(row) for row in rows}
     return [_claim_key(claimed) in kept for claimed, _ in settled]
