@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mockpay.scenarios.model import read_scenario
+from mockpay.scenarios.model import FAULTS_MAX, read_scenario
 from mockpay.scenarios.ready import FILES
+from mockpay.scenarios.requests import FILE_LENGTH_MAX
 from tests.acceptance.conftest import Start
 from tests.support.processes import environment
 from tests.support.servers import free_port
@@ -24,6 +25,7 @@ def blocks() -> list[tuple[str, str]]:
 def test_every_example_is_run() -> None:
     assert PAGE.count("```sh") == PAGE.count("<!-- run -->") == len(blocks())
     assert all(expected for _, expected in blocks()[1:])
+    assert f"{FAULTS_MAX} faults and {FILE_LENGTH_MAX} characters" in PAGE
     for name, text in FILES.items():
         assert f"| `{name}` | {read_scenario(text).teaches} |" in PAGE
         assert f'run_scenario \'{{"name": "{name}"' in PAGE

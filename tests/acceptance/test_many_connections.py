@@ -22,8 +22,6 @@ def test_512_connections_deadlock_nothing(start: Start) -> None:
     assert len(ids) == CONNECTIONS * ROUNDS // 2
     assert {len(of_key) for of_key in ids.values()} == {1}
     assert Counter(replayed for _, _, replayed in answers) == {True: len(ids), False: len(ids)}
-    listed = gateway.client.get("/metrics").text
-    assert "mockpay_database_up 1.0" in listed
     assert "Traceback" not in gateway.output
 
 

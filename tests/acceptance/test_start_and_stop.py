@@ -1,5 +1,6 @@
 """What happens to the data folder, the port and the embedded server, however the last run ended."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,10 +9,11 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.processes import Program, database_processes, kill_database, run, wait_until
+from tests.support.processes import Gateway, Program, database_processes, kill_database, run, wait_until
 
 
 def refused(folder: Path, **settings: str) -> str:
@@ -196,6 +198,35 @@ def test_servers_do_not_outlive_a_killed_parent(start: Start) -> None:
         return False
 
     wait_until(is_refused)
+
+
+def test_a_killed_server_process_is_replaced_and_nobody_is_refused(start: Start) -> None:
+    gateway = start(MOCKPAY_WORKERS="2", MOCKPAY_RATE_LIMIT_TIER="unlimited")
+    gateway.register()
+    wait_until(lambda: len(listening(gateway)) == 2)
+    before = listening(gateway)
+    next(iter(before)).kill()
+    for _ in range(30):  # each by a connection of its own; some are given to the one that is gone
+        answer = httpx.get(
+            gateway.client.base_url.join("/api/payments"), headers=gateway.client.headers, trust_env=False, timeout=10
+        )
+        assert answer.status_code == 200
+    wait_until(lambda: len(listening(gateway)) == 2)
+    assert listening(gateway) != before
+    assert gateway.stop() == 0
+
+
+def listening(gateway: Gateway) -> set[psutil.Process]:
+    """The server processes, each of which listens on a socket of its own."""
+    children = psutil.Process(gateway.process.pid).children()
+    port = gateway.client.base_url.port
+    found = set()
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            sockets = [each for each in child.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+            if any(each.laddr.port == port for each in sockets):
+                found.add(child)
+    return found
 
 
 def test_a_stop_during_the_start_leaves_nothing_behind(folder: Path, data_dir: Path) -> None:

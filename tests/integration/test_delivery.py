@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import hmac
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from mockpay.faults import service as faults
+from mockpay.faults.requests import CreateFault, FaultText
 from mockpay.payments.model import Refund
 from mockpay.tenants.service import Credentials
 from mockpay.types import Amount
@@ -155,6 +157,25 @@ async def test_the_backoff_doubles_and_counts_from_the_attempt(
     await expire_waits(superuser)
     await gateway.worker().run_due()
     assert 3 < await superuser.fetchval(waits) <= 4
+
+
+async def test_the_wait_after_a_fault_is_drawn_from_the_rules_seed(gateway: Gateway, superuser: Any) -> None:
+    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    waits = []
+    for number, seed in enumerate((7, 7, 8)):
+        await faults.delete_all(gateway.context, gateway.tenant)
+        await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("drop; attempts=2"), seed=seed))
+        await gateway.succeeded(f"k{number}")
+        assert await gateway.worker().run_due(now) == 1
+        [next_attempt_at] = await superuser.fetchrow(
+            "SELECT next_attempt_at FROM webhook_deliveries WHERE attempts = 1"
+        )
+        waits.append(next_attempt_at - now)
+        await superuser.execute("UPDATE webhook_deliveries SET attempts = 2, next_attempt_at = '2040-01-01'")
+        now += timedelta(days=1)
+    assert waits[0] == waits[1] != waits[2]
+    assert all(timedelta(seconds=2) <= wait <= timedelta(seconds=3) for wait in waits)
 
 
 async def test_410_stops_at_once(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:

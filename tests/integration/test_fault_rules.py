@@ -85,6 +85,15 @@ async def test_rules_can_be_ended_while_they_are_asked(client: httpx.AsyncClient
     assert ((await ending).status_code, (await asking).status_code) == (204, 200)
 
 
+async def test_a_time_that_a_rule_drew_is_told_without_a_seed(client: httpx.AsyncClient) -> None:
+    """The rule's would draw another time in a header. One that a header drew can be drawn again."""
+    told = (await client.get("/api/payments", headers={"X-MockPay-Fault": "latency; seconds=0-0.01"})).headers
+    again = (await client.get("/api/payments", headers=[("X-MockPay-Fault", f"latency; seconds=0-0.01; {told['X-MockPay-Fault'].rpartition('; ')[2]}")])).headers  # fmt: skip
+    assert again["X-MockPay-Fault"] == told["X-MockPay-Fault"]
+    await add(client, fault="latency; seconds=0-0.01")
+    assert "seed" not in (await client.get("/api/payments")).headers["X-MockPay-Fault"]
+
+
 async def test_the_header_goes_before_the_rules(client: httpx.AsyncClient) -> None:
     await add(client, times=1)
     answer = await client.get("/api/payments", headers={"X-MockPay-Fault": "error; status=500"})

@@ -11,6 +11,7 @@ import pytest
 
 from mockpay.context import Context
 from mockpay.housekeeping import clean_once
+from mockpay.journal import store as journal
 from mockpay.journal.buffer import ENTRIES_MAX
 from mockpay.journal.model import RequestEntry
 from mockpay.payments.model import Refund
@@ -185,6 +186,13 @@ async def test_what_was_being_written_when_it_was_told_to_stop_is_not_lost(conte
     await asyncio.gather(writing, return_exceptions=True)
     await holder.rollback()
     await context.journal.write(context.database)
+    assert await superuser.fetchval("SELECT count(*) FROM requests") == 3
+
+
+async def test_what_is_written_again_is_there_once(context: Context, superuser: Any) -> None:
+    entries = [request_entry(context, number)() for number in range(3)]
+    await journal.write(context.database, entries[:2])
+    await journal.write(context.database, entries)
     assert await superuser.fetchval("SELECT count(*) FROM requests") == 3
 
 

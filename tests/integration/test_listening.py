@@ -1,0 +1,52 @@
+"""The sockets of several server processes: of one port, which is theirs alone, and with an equal share of what comes."""
+
+import contextlib
+import socket
+import sys
+from dataclasses import replace
+
+import pytest
+
+from mockpay.errors import StartupError
+from mockpay.listening import base_url, bind
+from mockpay.settings import Settings
+
+SETTINGS = Settings(port=0, workers=2)
+
+
+def test_each_process_has_a_socket_and_connections_are_shared_out() -> None:
+    with bind(SETTINGS) as listeners, contextlib.ExitStack() as opened:
+        assert len(listeners) == (2 if sys.platform == "linux" else 1)
+        assert len({base_url(listener) for listener in listeners}) == 1
+        for listener in listeners:
+            listener.listen(128)
+            listener.setblocking(False)
+        for _ in range(64):
+            opened.enter_context(socket.create_connection(listeners[0].getsockname()))
+        shares = [accepted(listener, opened) for listener in listeners]
+    assert sum(shares) == 64
+    assert min(shares) > 8
+
+
+def accepted(listener: socket.socket, opened: contextlib.ExitStack) -> int:
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            opened.enter_context(listener.accept()[0])
+            count += 1
+    return count
+
+
+def test_the_port_of_a_server_with_several_processes_is_taken() -> None:
+    with bind(SETTINGS) as listeners:
+        for listener in listeners:
+            listener.listen()
+        port = listeners[0].getsockname()[1]
+        for workers in (1, 2):
+            with pytest.raises(StartupError, match="is taken"), bind(replace(SETTINGS, port=port, workers=workers)):
+                pass
+
+
+def test_one_process_has_one_socket() -> None:
+    with bind(replace(SETTINGS, workers=1)) as listeners:
+        assert len(listeners) == 1
