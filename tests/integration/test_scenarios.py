@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from mockpay.scenarios.ready import FILES
+from mockpay.scenarios.requests import FILE_LENGTH_MAX
 from tests.support.gateway import register
 
 TOML = {"Content-Type": "application/toml"}
@@ -34,6 +35,16 @@ async def test_each_can_be_run_and_takes_the_place_of_what_was(client: httpx.Asy
         assert (await client.get("/api/faults")).json()["faults"] == ran["faults"]
     assert (await client.delete("/api/faults")).status_code == 204
     assert await statuses(client, 1) == [200]
+
+
+async def test_both_ways_to_send_a_file_are_documented_with_their_limit(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    [text, _] = document["components"]["schemas"]["RunScenario"]["properties"]["file"]["oneOf"]
+    content = document["paths"]["/api/scenarios/run"]["post"]["requestBody"]["content"]
+    assert text == content["application/toml"]["schema"] == {"type": "string", "maxLength": FILE_LENGTH_MAX}
+    for body in (b"x" * (FILE_LENGTH_MAX + 1), "é".encode() * (FILE_LENGTH_MAX + 1)):
+        refused = await client.post("/api/scenarios/run", content=body, headers=TOML)
+        assert "8192 characters" in refused.json()["error"]
 
 
 async def test_an_outage_and_its_end(client: httpx.AsyncClient) -> None:

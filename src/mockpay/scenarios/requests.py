@@ -1,6 +1,6 @@
 """What a tenant may ask of scenarios. Pure."""
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -11,7 +11,18 @@ from mockpay.scenarios.ready import FILES
 FILE_LENGTH_MAX: Final = 8_192
 """Of a key with many dots the reader takes a time by its square: of 64 KiB seconds, in which nobody else is served."""
 
-FileText = Annotated[str, msgspec.Meta(max_length=FILE_LENGTH_MAX)]
+
+class FileText(str):
+    """Of a scenario's file, in TOML."""
+
+    __slots__ = ()
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "max_length": FILE_LENGTH_MAX}
+
+    @classmethod
+    def parse(cls, raw: object) -> "FileText":
+        if not isinstance(raw, str) or len(raw) > FILE_LENGTH_MAX:
+            raise ValueError(f"must be a string of {FILE_LENGTH_MAX} characters at most")
+        return cls(raw)
 
 
 class ReadyName(str):
