@@ -7,7 +7,7 @@ import pytest
 
 from mockpay.logs import configure_logging
 from mockpay.postgres.pool import Connection, Database, connect, open_database
-from tests.support.databases import TEMPLATE, make_template, new_database
+from tests.support.databases import TEMPLATE, make_template, new_database, uneven_rollups
 from tests.support.fakes import FakeClock, Receiver, open_receiver
 from tests.support.servers import Server, start_server
 
@@ -35,10 +35,12 @@ async def empty_database_url(server: Server) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def database_name(server: Server) -> AsyncIterator[str]:
-    """A migrated database, new for this test."""
+async def database_name(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A migrated database, new for this test. Whatever the test does, the figures of the rollups are true at its end."""
     async with new_database(server, TEMPLATE) as name:
         yield name
+        if "tampering" not in request.keywords:
+            assert await uneven_rollups(server, name) == []
 
 
 @pytest.fixture

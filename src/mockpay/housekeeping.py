@@ -1,4 +1,6 @@
-"""What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits."""
+"""What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits, and
+figures that many connections counted.
+"""
 
 import asyncio
 import time
@@ -8,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from mockpay import rollups
 from mockpay.context import Context
 from mockpay.journal import store as journal
 from mockpay.tenants import admission
@@ -33,6 +36,7 @@ async def clean_once(context: Context) -> int:
     """The number of deliveries that were forgotten."""
     async with context.database.connection() as connection:
         await admission.forget_expired(connection)
+        await rollups.put_together(connection, context.clock.now())
     await _forget_requests(context)
     days = context.settings.webhook_retention_days
     if days == 0:

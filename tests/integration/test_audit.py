@@ -70,6 +70,7 @@ async def test_an_edit_behind_the_triggers_back_names_the_row(
     assert str(payment.id) in found.broken[0]
 
 
+@pytest.mark.tampering
 @pytest.mark.parametrize("sequence", [1, 2, 3])
 async def test_a_removed_row_is_missed(gateway: Gateway, superuser: Any, payment: Payment, sequence: int) -> None:
     await superuser.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only")
@@ -78,6 +79,7 @@ async def test_a_removed_row_is_missed(gateway: Gateway, superuser: Any, payment
     assert broken is not None
 
 
+@pytest.mark.tampering
 async def test_a_payment_whose_whole_trail_is_gone_is_found(gateway: Gateway, superuser: Any, payment: Payment) -> None:
     await superuser.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only")
     await superuser.execute("DELETE FROM audit_log")

@@ -1,11 +1,15 @@
 """The list: newest first, walked by cursor, filtered."""
 
 import itertools
+import json
 from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
+
+from mockpay.payments.store import _FILTERED_LIST_SQL, _LIST_SQL
+from tests.support.plans import generic_plan
 
 pytestmark = pytest.mark.usefixtures("api_key")
 
@@ -117,19 +121,63 @@ async def test_filters(client: httpx.AsyncClient, query: dict[str, str], count: 
     assert len(await walk(client, limit=4, **query)) == count
 
 
+async def test_any_filter_finds_what_a_scan_finds(client: httpx.AsyncClient, superuser: Any) -> None:
+    """Over every status, a few currencies with some pairs empty, and times that several share."""
+    await superuser.execute(
+        """
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                              updated_at, failure_code, flag_rule)
+        SELECT tenants.id, gen_random_uuid(), number, (ARRAY['AUD', 'EUR', 'JPY', 'USD'])[1 + number % 4], status,
+               number::text, at, at, CASE status WHEN 'failed' THEN 'card_declined' END,
+               CASE status WHEN 'flagged' THEN 'velocity' END
+        FROM tenants, generate_series(1, 300) AS number,
+             LATERAL (SELECT (ARRAY['pending', 'success', 'failed', 'flagged'])[1 + number / 7 % 4] AS status,
+                             timestamptz '2026-01-01 00:00Z' + number / 5 * interval '1 second' AS at) AS drawn
+        """
+    )
+    everything = await walk(client, limit=100)
+    assert len(everything) == 300
+    for status in (None, "pending", "failed", "refunded"):
+        for currency in (None, "AUD", "USD", "CHF"):
+            query = {name: value for name, value in (("status", status), ("currency", currency)) if value}
+            wanted = [
+                payment["id"] for payment in everything
+                if status in (None, payment["status"]) and currency in (None, payment["currency"])
+            ]  # fmt: skip
+            assert [payment["id"] for payment in await walk(client, limit=7, **query)] == wanted
+
+
 @pytest.mark.usefixtures("thirty")
 async def test_the_depth_of_a_page_does_not_change_its_plan(superuser: Any) -> None:
-    """Of the plan that a prepared statement ends up with, which knows no cursor."""
-    from mockpay.payments.store import _LIST_SQL
-
     await superuser.execute("SET enable_seqscan = off")  # a table of thirty rows needs no index
-    await superuser.execute("SET plan_cache_mode = force_generic_plan")
-    await superuser.execute(f"PREPARE page AS {_LIST_SQL}")
     tenant = await superuser.fetchval("SELECT id FROM tenants")
-    arguments = f"'{tenant}', '2026-01-01 01:00Z', '{tenant}', NULL, NULL, NULL, 11"
-    plan = "\n".join(row[0] for row in await superuser.fetch(f"EXPLAIN EXECUTE page ({arguments})"))
+    place = f"'{tenant}'", "'2026-01-01 01:00Z'", f"'{tenant}'", "NULL", 11
+    plan = await generic_plan(superuser, _LIST_SQL, *place)
     assert "Index Scan using payments_newest" in plan
     condition = plan.split("Index Cond")[1].splitlines()[0]
     assert "ROW(created_at, id) <" in condition
     assert "created_at >= COALESCE" in condition
     assert "Sort" not in plan
+
+
+@pytest.mark.usefixtures("thirty")
+async def test_a_filter_reads_nothing_that_does_not_match(superuser: Any) -> None:
+    """However many payments a tenant has: 20,000 here, and only the status and the currency are looked up."""
+    await superuser.execute(
+        """
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at,
+                              updated_at)
+        SELECT tenants.id, gen_random_uuid(), 1, 'USD', 'success', 'many ' || number, now(), now()
+        FROM tenants, generate_series(1, 20000) AS number
+        """
+    )
+    await superuser.execute("ANALYZE payments")
+    tenant = await superuser.fetchval("SELECT id FROM tenants")
+    place = f"'{tenant}'", "'2036-01-01 01:00Z'", f"'{tenant}'", "NULL", 11
+    plan = await generic_plan(superuser, _FILTERED_LIST_SQL, *place, "'{refunded}'", "NULL")
+    assert "Seq Scan" not in plan
+    assert "payments_newest" not in plan
+    read = await superuser.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({', '.join(map(str, place))}, '{{refunded}}', NULL)"
+    )
+    assert json.loads(read)[0]["Plan"]["Shared Hit Blocks"] < 20

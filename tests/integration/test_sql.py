@@ -19,6 +19,7 @@ from mockpay.payments import creation_store
 from mockpay.postgres.pool import SESSION_SETTINGS
 from mockpay.timeline import store as timeline
 from mockpay.webhooks import log, store
+from tests.support.plans import generic_plan
 
 NOBODY, LAST = f"'{UUID(int=0)}'", f"'{LAST_ID}'"
 SOURCES = sorted(Path(mockpay.__file__).parent.rglob("*.py"))
@@ -61,14 +62,6 @@ def test_no_sql_is_executed_that_is_not_such_a_constant(path: Path) -> None:
         assert is_constant or is_migration, f"{path.name}:{node.lineno}"
 
 
-async def plan(connection: Any, statement: str, *arguments: object) -> str:
-    """The plan that a prepared statement ends up with: the generic one, whatever the arguments are."""
-    await connection.execute("SET plan_cache_mode = force_generic_plan")
-    await connection.execute(f"PREPARE explained AS {statement}")
-    rows = await connection.fetch(f"EXPLAIN EXECUTE explained ({', '.join(map(str, arguments))})")
-    return "\n".join(row[0] for row in rows)
-
-
 @pytest.fixture
 async def backlog(superuser: Any) -> None:
     """20,000 deliveries that wait for their backoff, and 20,000 that are done."""
@@ -96,7 +89,7 @@ async def backlog(superuser: Any) -> None:
 
 @pytest.mark.usefixtures("backlog")
 async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) -> None:
-    text = await plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'")
+    text = await generic_plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'")
     assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
     assert "Index Cond: (next_attempt_at <= COALESCE" in text
     assert "Seq Scan on webhook_deliveries" not in text, text
@@ -116,7 +109,7 @@ async def test_lists_and_replays_do_not_scan_the_log(
     superuser: Any, statement: str, arguments: list[object], index: str
 ) -> None:
     """In so small a table, to delete a thousand by their keys may be done by a scan; to find them may not."""
-    text = await plan(superuser, statement, *arguments)
+    text = await generic_plan(superuser, statement, *arguments)
     assert re.search(rf"Index (Only )?Scan (Backward )?using {index}", text), text
     assert "Seq Scan on webhook_deliveries  " not in text, text
 
@@ -136,7 +129,7 @@ async def test_recent_payments_are_counted_along_their_index_in_a_new_table(supe
     )
     for name, value in SESSION_SETTINGS.items():
         await superuser.execute("SELECT set_config($1, $2, false)", name, value)
-    text = await plan(superuser, creation_store._FACTS_SQL, "'{}'", "now()", "'{}'", "'{}'")
+    text = await generic_plan(superuser, creation_store._FACTS_SQL, "'{}'", "now()", "'{}'", "'{}'")
     assert re.search("Index (Only )?Scan using payments_newest", text), text
     assert "Index Scan using idempotency_keys_pkey" in text, text
     assert "Seq Scan on payments" not in text, text
@@ -166,7 +159,7 @@ EVER = ["'1970-01-01Z'", NOBODY, "'9999-01-01Z'", 101]
 ])  # fmt: skip
 async def test_a_page_of_the_timeline_costs_what_it_shows(superuser: Any, statement: str, index: str) -> None:
     """Read along the index: nothing is sorted but ties, and the limit ends it."""
-    text = await plan(superuser, statement, NOBODY, *EVER)
+    text = await generic_plan(superuser, statement, NOBODY, *EVER)
     assert re.search(rf"Index Scan using {index}", text), text
     assert not re.search(r"(^|->  )Sort ", text), text
 
@@ -214,12 +207,12 @@ async def many_payments(superuser: Any) -> None:
 async def test_the_timeline_of_a_payment_reads_its_own_rows(
     superuser: Any, statement: str, arguments: list[object], index: str
 ) -> None:
-    text = await plan(superuser, statement, NOBODY, *EVER, *arguments)
+    text = await generic_plan(superuser, statement, NOBODY, *EVER, *arguments)
     assert re.search(rf"(Index Scan using|Bitmap Index Scan on) {index}", text), text
     assert "Seq Scan" not in text, text
 
 
 @pytest.mark.usefixtures("backlog")
 async def test_old_requests_are_found_along_the_key(superuser: Any) -> None:
-    text = await plan(superuser, journal._FORGET_SQL, "'24 hours'")
+    text = await generic_plan(superuser, journal._FORGET_SQL, "'24 hours'")
     assert "Index Scan using requests_pkey" in text, text

@@ -9,6 +9,14 @@ from mockpay.postgres.pool import connect
 from tests.support.servers import Server
 
 TEMPLATE = "mockpay_template"
+UNEVEN = """
+SELECT figure, label, currency, kept.rows, counted.rows, kept.total, counted.total
+FROM (SELECT figure, label, currency, sum(rows) AS rows, sum(total) AS total FROM rollups GROUP BY 1, 2, 3) AS kept
+FULL JOIN (
+    SELECT figure, label, currency, sum(rows) AS rows, sum(total) AS total FROM counted_rollups GROUP BY 1, 2, 3
+) AS counted USING (figure, label, currency)
+WHERE coalesce(kept.rows, 0) <> coalesce(counted.rows, 0) OR coalesce(kept.total, 0) <> coalesce(counted.total, 0)
+"""
 
 
 async def make_template(server: Server) -> None:
@@ -34,5 +42,14 @@ async def as_superuser(server: Server, statement: str) -> None:
     connection = await connect(server.direct_url("postgres"))
     try:
         await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def uneven_rollups(server: Server, name: str) -> list[tuple[str, ...]]:
+    """Figures of a database that are not what a count of the rows gives: none, whatever was done to it."""
+    connection = await connect(server.direct_url(name))
+    try:
+        return [tuple(map(str, row)) for row in await connection.fetch(UNEVEN)]
     finally:
         await connection.close()

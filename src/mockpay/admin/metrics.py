@@ -1,19 +1,20 @@
 """The figures of a whole server: a snapshot for the administrator. Amounts are exact; sums are made in minor units."""
 
 from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from mockpay import __version__
+from mockpay import __version__, rollups
 from mockpay.context import Context
 from mockpay.payments.model import Status
 from mockpay.postgres.pool import Connection
+from mockpay.rollups import Figure, Rollup
 from mockpay.types import Money, rfc3339
 from mockpay.webhooks import log
+from mockpay.webhooks.log import QueueState
 
 SUCCEEDED: Final = (Status.SUCCESS, Status.REFUNDED, Status.PARTIALLY_REFUNDED)
 VOLUME_NOTE: Final = (
@@ -21,25 +22,6 @@ VOLUME_NOTE: Final = (
     "volume_by_currency has figures that mean something."
 )
 
-_PAYMENTS_SQL: Final = """
-SELECT currency, status, count(*) AS payments, sum(amount_minor_units)::bigint AS minor_units,
-       count(*) FILTER (WHERE created_at > $1) AS recent
-FROM payments GROUP BY currency, status
-"""
-_FINISHED_SQL: Final = """
-SELECT count(*) FILTER (WHERE status = 'delivered') AS delivered, count(*) FILTER (WHERE status = 'dead') AS dead,
-       coalesce(avg(greatest(attempts - 1, 0)), 0)::float8 AS average_retries
-FROM webhook_deliveries WHERE status <> 'pending'
-"""
-_ATTEMPTS_SQL: Final = """
-SELECT count(*) AS total, count(*) FILTER (WHERE response_status BETWEEN 200 AND 299) AS successful
-FROM delivery_attempts
-"""
-_AUDIT_SQL: Final = """
-SELECT count(*) AS total, count(*) FILTER (WHERE sequence = 1) AS payments,
-       count(*) FILTER (WHERE created_at > $1) AS recent
-FROM audit_log
-"""
 _SERVER_SQL: Final = "SELECT current_setting('server_version')"
 
 
@@ -107,27 +89,27 @@ class MetricsView(msgspec.Struct, frozen=True, kw_only=True):
 async def snapshot(context: Context) -> MetricsView:
     """All figures are of one moment."""
     now = context.clock.now()
-    since = now - timedelta(days=1)
     async with context.database.snapshot() as connection:
-        by_currency = await connection.fetch(_PAYMENTS_SQL, since)
+        counted = await rollups.read(connection, list(Figure), now - rollups.DAY)
+        of = {figure: [each for each in counted if each.figure is figure] for figure in Figure}
         return MetricsView(
             generated_at=rfc3339(now),
-            payments=_payments(by_currency),
-            webhooks=await _webhooks(connection),
-            fraud=_fraud(by_currency),
-            audit=await _audit(connection, since),
+            payments=_payments(of[Figure.PAYMENTS]),
+            webhooks=_webhooks(of[Figure.DELIVERIES], of[Figure.ATTEMPTS], await log.queue_state(connection)),
+            fraud=_fraud(of[Figure.PAYMENTS]),
+            audit=_audit(of[Figure.AUDIT_ENTRIES]),
             system=await _system(connection, context, now),
         )
 
 
-def _payments(rows: list[Any]) -> PaymentMetrics:
+def _payments(counted: list[Rollup]) -> PaymentMetrics:
     by_status: Counter[str] = Counter()
     volumes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for row in rows:
-        by_status[row["status"]] += row["payments"]
-        volumes[row["currency"]] += row["minor_units"]
-        counts[row["currency"]] += row["payments"]
+    for each in counted:
+        by_status[each.label] += each.rows
+        volumes[each.currency] += each.total
+        counts[each.currency] += each.rows
     total = by_status.total()
     major = {currency: Money(minor_units, currency).major_units() for currency, minor_units in volumes.items()}
     succeeded = sum(by_status[status] for status in SUCCEEDED)
@@ -135,7 +117,7 @@ def _payments(rows: list[Any]) -> PaymentMetrics:
     return PaymentMetrics(
         total=total,
         by_status={status.value: by_status[status] for status in Status},
-        last_24_hours=sum(row["recent"] for row in rows),
+        last_24_hours=sum(each.recent for each in counted),
         average_amount=average(volume, total),
         total_volume=volume,
         volume_by_currency={
@@ -151,39 +133,37 @@ def _payments(rows: list[Any]) -> PaymentMetrics:
     )
 
 
-def _fraud(rows: Iterable[Any]) -> FraudMetrics:
-    flagged = [row for row in rows if row["status"] == Status.FLAGGED]
-    total = sum(row["payments"] for row in flagged)
+def _fraud(payments: list[Rollup]) -> FraudMetrics:
+    flagged = [each for each in payments if each.label == Status.FLAGGED]
+    total = sum(each.rows for each in flagged)
     return FraudMetrics(
         total_flagged=total,
-        flagged_last_24h=sum(row["recent"] for row in flagged),
-        flag_rate_pct=percent(total, sum(row["payments"] for row in rows)),
+        flagged_last_24h=sum(each.recent for each in flagged),
+        flag_rate_pct=percent(total, sum(each.rows for each in payments)),
     )
 
 
-async def _webhooks(connection: Connection) -> WebhookMetrics:
-    finished = await connection.fetchrow(_FINISHED_SQL)
-    attempts = await connection.fetchrow(_ATTEMPTS_SQL)
-    queue = await log.queue_state(connection)
-    assert finished is not None
-    assert attempts is not None
+def _webhooks(deliveries: list[Rollup], attempts: list[Rollup], queue: QueueState) -> WebhookMetrics:
+    finished = {each.label: each.rows for each in deliveries if each.label != "pending"}
+    over = sum(finished.values())
+    tried = {each.label: each.rows for each in attempts}
     return WebhookMetrics(
-        total_attempts=attempts["total"],
-        successful=attempts["successful"],
-        failed=attempts["total"] - attempts["successful"],
-        delivery_rate_pct=percent(finished["delivered"], finished["delivered"] + finished["dead"]),
-        average_retries=round(finished["average_retries"], 2),
+        total_attempts=sum(tried.values()),
+        successful=tried.get("successful", 0),
+        failed=tried.get("failed", 0),
+        delivery_rate_pct=percent(finished.get("delivered", 0), over),
+        average_retries=round(sum(each.total for each in deliveries) / over, 2) if over else 0.0,
         dlq_depth=queue.dead,
         queue_depth=queue.pending,
         oldest_pending_seconds=queue.oldest_pending_seconds,
     )
 
 
-async def _audit(connection: Connection, since: datetime) -> AuditMetrics:
-    row = await connection.fetchrow(_AUDIT_SQL, since)
-    assert row is not None
+def _audit(entries: list[Rollup]) -> AuditMetrics:
     return AuditMetrics(
-        total_transitions=row["total"], payments_with_history=row["payments"], transitions_last_24h=row["recent"]
+        total_transitions=sum(each.rows for each in entries),
+        payments_with_history=sum(each.rows for each in entries if each.label == "first"),
+        transitions_last_24h=sum(each.recent for each in entries),
     )
 
 
