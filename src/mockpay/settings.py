@@ -90,7 +90,7 @@ class Settings:
     webhook_timeout_seconds: Annotated[float, Parameter(validator=_between(0.05, 300))] = 5.0
     """How long a receiver may take to answer."""
 
-    webhook_concurrency: Annotated[int, Parameter(validator=_between(1, 10_000))] = 64
+    webhook_concurrency: Annotated[int, Parameter(alias="--concurrency", validator=_between(1, 10_000))] = 64
     """How many webhooks a worker sends at once."""
 
     webhook_concurrency_per_host: Annotated[int, Parameter(validator=_between(1, 10_000))] = 16

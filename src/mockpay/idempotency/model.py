@@ -4,6 +4,7 @@ import hashlib
 
 import msgspec
 
+from mockpay.errors import IdempotencyKeyReused
 from mockpay.exact_json import encode_canonical
 
 MAX_KEY_LENGTH = 255
@@ -22,6 +23,20 @@ class KeyedRequest(msgspec.Struct, frozen=True):
 
     key: str
     fingerprint: bytes
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a key stands for already."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+
+    def answer_to(self, request: KeyedRequest) -> Answer | IdempotencyKeyReused:
+        """The same again, if this is the same request."""
+        if request.fingerprint != self.fingerprint:
+            return IdempotencyKeyReused()
+        return Answer(self.status, self.body, replayed=True)
 
 
 def is_valid_key(key: str) -> bool:

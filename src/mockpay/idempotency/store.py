@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
 from mockpay.errors import IdempotencyKeyReused
-from mockpay.idempotency.model import Answer, KeyedRequest
+from mockpay.idempotency.model import Answer, KeyedRequest, Stored
 from mockpay.postgres.pool import Connection
 
 # Where the first request with this key is still under way, this waits for its end: it then returns no row if that
@@ -45,9 +47,14 @@ async def run_once(
     return answer
 
 
+def stored_of(row: asyncpg.Record) -> Stored:
+    return Stored(row["fingerprint"], row["answer_status"], row["answer_body"])
+
+
 async def _stored(connection: Connection, tenant_id: UUID, request: KeyedRequest) -> Answer:
     row = await connection.fetchrow(_STORED_SQL, tenant_id, request.key)
     assert row is not None, "a committed idempotency key can't vanish"
-    if row["fingerprint"] != request.fingerprint:
-        raise IdempotencyKeyReused
-    return Answer(row["answer_status"], row["answer_body"], replayed=True)
+    answer = stored_of(row).answer_to(request)
+    if isinstance(answer, IdempotencyKeyReused):
+        raise answer
+    return answer

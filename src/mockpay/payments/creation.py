@@ -16,8 +16,8 @@ import msgspec
 from mockpay import exact_json
 from mockpay.audit.chain import EMPTY, link
 from mockpay.context import Context
-from mockpay.errors import ApiError, IdempotencyKeyReused
-from mockpay.idempotency.model import Answer, KeyedRequest
+from mockpay.errors import ApiError
+from mockpay.idempotency.model import Answer, KeyedRequest, Stored
 from mockpay.payments import creation_store as store
 from mockpay.payments.creation_store import Facts, Key, NewPayment
 from mockpay.payments.fraud import Verdict, assess, velocity_rules
@@ -176,19 +176,14 @@ def _answers(asked: Sequence[Creation], attempt: _Attempt) -> list[Answer | ApiE
         key = creation.key
         stored, mine = attempt.facts.stored.get(key), attempt.written.get(key)
         if stored:
-            answers.append(_repeated(creation, stored.fingerprint, Answer(stored.status, stored.body, replayed=True)))
+            answers.append(stored.answer_to(creation.keyed))
         elif creation.problem:
             answers.append(creation.problem)
         elif mine is None:
             answers.append(None)
         elif key in told:
-            again = Answer(CREATED, mine.answer_body, replayed=True)
-            answers.append(_repeated(creation, mine.keyed.fingerprint, again))
+            answers.append(Stored(mine.keyed.fingerprint, CREATED, mine.answer_body).answer_to(creation.keyed))
         else:
             told.add(key)
             answers.append(Answer(CREATED, mine.answer_body))
     return answers
-
-
-def _repeated(creation: Creation, fingerprint: bytes, answer: Answer) -> Answer | ApiError:
-    return answer if creation.keyed.fingerprint == fingerprint else IdempotencyKeyReused()

@@ -12,7 +12,8 @@ from uuid import UUID
 import msgspec
 
 from mockpay.audit.chain import GENESIS, Entry
-from mockpay.idempotency.model import KeyedRequest
+from mockpay.idempotency.model import KeyedRequest, Stored
+from mockpay.idempotency.store import stored_of
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment
 from mockpay.postgres.parameters import columns_of, jsonb
@@ -123,14 +124,6 @@ Key = tuple[UUID, str]
 """A tenant, and an idempotency key of its own."""
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """What a key stands for already."""
-
-    fingerprint: bytes
-    status: int
-    body: bytes
-
-
 class Facts(msgspec.Struct, frozen=True):
     """What is decided by, of one moment.
 
@@ -166,7 +159,7 @@ async def facts(connection: Connection, tenant_ids: Sequence[UUID], keys: Sequen
     ):
         tenant_id: UUID = row["tenant_id"]
         if row["key"] is not None:
-            found.stored[tenant_id, row["key"]] = Stored(row["fingerprint"], row["answer_status"], row["answer_body"])
+            found.stored[tenant_id, row["key"]] = stored_of(row)
             continue
         rule = _rule_of(row)
         found.rules[tenant_id].append(rule)

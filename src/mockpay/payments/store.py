@@ -158,7 +158,7 @@ async def page(connection: Connection, tenant_id: UUID, query: ListPayments) -> 
         rows = await connection.fetch(
             _FILTERED_LIST_SQL, *place, [query.status] if query.status else Status, query.currency
         )
-    return [payment for row in rows if (payment := _payment_of(row))]
+    return [payment_of(dict(row)) for row in rows]
 
 
 def _start(query: ListPayments) -> Cursor:
@@ -170,16 +170,18 @@ def _start(query: ListPayments) -> Cursor:
 
 
 def _payment_of(row: asyncpg.Record | None) -> Payment | None:
-    if row is None:
-        return None
-    columns: dict[str, Any] = dict(row)
+    return None if row is None else payment_of(dict(row))
+
+
+def payment_of(columns: dict[str, Any]) -> Payment:
+    """From all columns of its row, and no others."""
     currency = columns.pop("currency")
     money = Money(columns.pop("amount_minor_units"), currency)
     refund = columns.pop("refund_minor_units")
     metadata = columns.pop("metadata")
     planned = {name: columns.pop(f"outcome_{name}") for name in ("status", "failure_code", "seed", "due_at")}
     return Payment(
-        **columns | {"status": Status(row["status"])},
+        **columns | {"status": Status(columns["status"])},
         money=money,
         refund=None if refund is None else Money(refund, currency),
         metadata=None if metadata is None else Metadata(exact_json.decode(metadata)),

@@ -1,5 +1,6 @@
 """Payments as clients see them. Pure."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,9 @@ from mockpay.payments.model import Payment, Planned, Status, TriggeredBy
 from mockpay.types import rfc3339
 from mockpay.webhooks.log import Delivery
 from mockpay.webhooks.views import DeliveryView, delivery_view
+
+View = Callable[[Payment], msgspec.Struct]
+"""How a payment is shown in answer to what was done to it."""
 
 
 class OutcomeView(msgspec.Struct, frozen=True, kw_only=True):

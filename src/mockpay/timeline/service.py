@@ -14,7 +14,7 @@ from mockpay.journal import buffer
 from mockpay.journal import store as journal
 from mockpay.payments import store as payments
 from mockpay.payments.model import Payment
-from mockpay.payments.service import NO_PAYMENT
+from mockpay.payments.transition import NO_PAYMENT
 from mockpay.tenants.model import Tenant
 from mockpay.timeline import store
 from mockpay.timeline.views import Entry, attempt_entry, change_entry, request_entry, webhook_entry
