@@ -1,8 +1,5 @@
 -- Figures of the whole server without counting its rows, lists by any filter at any size, and a queue that stays tidy.
 
--- What is counted at the end of this file is what the triggers go on from.
-LOCK TABLE payments, audit_log, webhook_deliveries, delivery_attempts IN SHARE ROW EXCLUSIVE MODE;
-
 -- How many rows of a kind there are: the sum over the rows here that match. Each connection adds to rows of its own, so
 -- that none waits for another; housekeeping puts them together. The space left free keeps each change on its page (HOT).
 CREATE TABLE rollups (
@@ -134,7 +131,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- What can't happen has none: payments and audit entries are never deleted, entries and attempts never changed.
+-- Each locks its table against writers, which leaves the count below as it is when the triggers go on from it. What
+-- can't happen has none: payments and audit entries are never deleted, entries and attempts never changed.
 CREATE TRIGGER payments_inserted AFTER INSERT ON payments
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION roll_up_payments();
 CREATE TRIGGER payments_updated AFTER UPDATE ON payments
