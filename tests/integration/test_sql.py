@@ -96,6 +96,33 @@ async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) 
 
 
 @pytest.mark.usefixtures("backlog")
+async def test_the_backlog_of_a_host_that_is_full_is_not_walked_through(superuser: Any) -> None:
+    """20,000 wait for the one, and are due before the five of each of two others."""
+    await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 hour'")
+    await superuser.execute(
+        """
+        UPDATE webhook_deliveries SET receiver_host = host, next_attempt_at = now() - interval '1 minute'
+        FROM (
+            SELECT id AS chosen_id, CASE WHEN row_number() OVER () <= 5 THEN 'a:80' ELSE 'z:80' END AS host
+            FROM webhook_deliveries WHERE status = 'pending' LIMIT 10
+        ) AS chosen WHERE id = chosen_id
+        """
+    )
+    await superuser.execute("VACUUM ANALYZE webhook_deliveries")
+    full = "NULL", 8, "'{h:80}'", "'{16}'", 3, "'10 seconds'", "'{h:80}'"
+    await generic_plan(superuser, store._CLAIM_SQL, *full)
+    async with superuser.transaction():
+        explained = await superuser.fetchval(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({', '.join(map(str, full))})"
+        )
+    passed_over = sum(int(rows) for rows in re.findall(r'"Rows Removed by Filter": (\d+)', explained))
+    assert passed_over < 100, explained
+    assert await superuser.fetch(
+        "SELECT receiver_host, count(*) FROM webhook_deliveries WHERE attempts = 1 GROUP BY 1 ORDER BY 1"
+    ) == [("a:80", 3), ("z:80", 3)]
+
+
+@pytest.mark.usefixtures("backlog")
 @pytest.mark.parametrize(("statement", "arguments", "index"), [
     (log._DEAD_PAGE_SQL, [NOBODY, LAST, 11], "webhook_deliveries_dead_of_tenant"),
     (log._DEAD_LETTERS_SQL, [LAST, *["NULL"] * 6, 11], "webhook_deliveries_dead"),

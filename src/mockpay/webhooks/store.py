@@ -37,21 +37,56 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
 # The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
 # now() and not clock_timestamp(): the index can be searched for a value that is fixed during the statement.
 _CLAIM_SQL: Final = """
-WITH present AS (
+WITH RECURSIVE present AS (
     SELECT coalesce($1::timestamptz, now()) AS now
 ),
 in_flight AS (
     SELECT * FROM unnest($3::text[], $4::integer[]) AS host (receiver_host, sending)
 ),
--- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries.
+-- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries. Nor is
+-- it walked through, be it a million: where there is such a host, what is due is looked up for each of the others, which
+-- are found by going from each to the next. Where there is none, no host's name need be known. The limits that are no
+-- parameters keep the planner from expecting a tenth of all that waits, for which it would read the whole table.
+waiting AS (
+    (
+        SELECT receiver_host FROM webhook_deliveries
+        WHERE status = 'pending' AND cardinality($7::text[]) > 0
+        ORDER BY receiver_host LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT delivery.receiver_host FROM webhook_deliveries AS delivery
+        WHERE delivery.status = 'pending' AND delivery.receiver_host > waiting.receiver_host
+        ORDER BY delivery.receiver_host LIMIT 1
+    )
+    FROM waiting WHERE waiting.receiver_host IS NOT NULL
+),
 due AS (
-    SELECT tenant_id, id, receiver_host, next_attempt_at
-    FROM webhook_deliveries
-    WHERE status = 'pending'
-      AND next_attempt_at <= coalesce($1::timestamptz, now())
-      AND receiver_host <> ALL ($7::text[])
-    ORDER BY next_attempt_at
-    LIMIT $2::integer * 4
+    (
+        SELECT * FROM (
+            SELECT tenant_id, id, receiver_host, next_attempt_at
+            FROM webhook_deliveries
+            WHERE status = 'pending'
+              AND next_attempt_at <= coalesce($1::timestamptz, now())
+              AND cardinality($7::text[]) = 0
+            ORDER BY next_attempt_at LIMIT 1000
+        ) AS of_any
+        LIMIT $2::integer * 4
+    )
+    UNION ALL
+    SELECT of_host.* FROM waiting CROSS JOIN LATERAL (
+        SELECT * FROM (
+            SELECT tenant_id, id, receiver_host, next_attempt_at
+            FROM webhook_deliveries
+            WHERE status = 'pending'
+              -- A range of both, which no other index has, and is one host.
+              AND receiver_host >= waiting.receiver_host
+              AND (receiver_host, next_attempt_at) <= (waiting.receiver_host, coalesce($1::timestamptz, now()))
+            ORDER BY receiver_host, next_attempt_at LIMIT 100
+        ) AS first
+        LIMIT $5
+    ) AS of_host
+    WHERE waiting.receiver_host <> ALL ($7::text[])
 ),
 ranked AS (
     SELECT *, row_number() OVER (PARTITION BY receiver_host ORDER BY next_attempt_at) AS place FROM due

@@ -153,6 +153,10 @@ CREATE TRIGGER delivery_attempts_deleted AFTER DELETE ON delivery_attempts
 INSERT INTO rollups (figure, label, currency, minute, backend, rows, total)
 SELECT figure, label, currency, minute, 0, rows, total FROM counted_rollups;
 
+-- What is due for one receiver, however much waits for another.
+CREATE INDEX webhook_deliveries_due_of_host ON webhook_deliveries (receiver_host, next_attempt_at)
+    WHERE status = 'pending';
+
 -- The age of the oldest delivery that waits, however many do.
 CREATE INDEX webhook_deliveries_oldest_pending ON webhook_deliveries (created_at) WHERE status = 'pending';
 
