@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 # Behind PgBouncer is run what depends on sessions, locks and transactions, not what is about HTTP and its answers. That
@@ -15,7 +16,7 @@ BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fau
 ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py sql.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format constraints clean
+.PHONY: help run test check bench endurance format constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,9 +37,13 @@ check: $(VENV)/.dev ## format, lint, types, structure
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## measure the speed; results are printed as ratios of one run
+bench: $(VENV)/.dev $(VENV)/.peers ## measure the speed; results are printed as ratios of one run
 	@$(BIN)/python tests/system_packages.py wrk
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --peers $(PEERS)/bin
+
+endurance: $(VENV)/.dev ## ten minutes of mixed load at four fifths of the maximum
+	@$(BIN)/python tests/system_packages.py wrk
+	$(BIN)/python -m benchmarks.endurance
 
 format: $(VENV)/.dev ## rewrite the code in the house's format
 	$(BIN)/ruff format .
@@ -49,6 +54,8 @@ constraints: ## resolve the newest versions that pyproject.toml allows; needs uv
 		--no-header --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints/run.txt
 	uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links --constraint constraints/run.txt --output-file constraints/dev.txt
+	uv pip compile --group peers --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints/peers.txt
 
 clean: ## remove the virtual environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
@@ -69,4 +76,11 @@ $(VENV)/.run: $(VENV)/.created constraints/run.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.run constraints/dev.txt
 	@echo "Installing the tools for development into $(VENV) ..."
 	@$(PIP) install --require-hashes --no-deps --requirement constraints/dev.txt
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.created constraints/peers.txt
+	@echo "Installing what is compared with into $(PEERS) ..."
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps \
+		--requirement constraints/peers.txt
 	@touch $@

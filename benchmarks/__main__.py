@@ -1,6 +1,6 @@
 """Measure, and write results.md: ratios within this run, since absolute figures compare to nothing.
 
-python -m benchmarks [--seconds 4] [--quick]
+python -m benchmarks --peers FOLDER [--seconds 4]
 """
 
 import argparse
@@ -8,31 +8,33 @@ import asyncio
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.processes import Gateway, running
 
-from benchmarks import ceiling, deliveries, faults, growth, load
+from benchmarks import ceiling, deliveries, faults, growth, load, peers
 from benchmarks.report import LOAD_COLUMNS, Report
+from benchmarks.servers import api, embedded
 from mockpay.logs import configure_logging
-from mockpay.postgres.embedded import EmbeddedPostgres
-from mockpay.serving import migrate
 
 CONNECTIONS = (1, 8, 32, 128, 512)
+NODE_PER_SECOND = 394
+"""What the original of this idea does with 8 connections, on another machine; with 32 it locks up."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement takes")
+    parser.add_argument("--peers", type=Path, required=True, help="where the programs are that are compared with")
     options = parser.parse_args()
     configure_logging(json_lines=False, level="warning")
     report = Report()
     with tempfile.TemporaryDirectory(prefix="mockpay-bench-") as name:
         folder = Path(name)
         measure_database(report, folder, options.seconds)
+        measure_peers(report, folder, options.peers, options.seconds)
         measure_growth(report, folder)
+        measure_deliveries(report, folder)
         measure_starts(report, folder)
     report.write()
 
@@ -46,26 +48,57 @@ def measure_database(report: Report, folder: Path, seconds: float) -> None:
             "transaction, prepared, 32 clients, and nothing else in between."
         )
         report.section("Creates", *LOAD_COLUMNS)
+        creates: dict[tuple[int, int, int], load.Result] = {}
+        idle = 0.0
         for processes in (1, 2):
             with api(folder, url, processes) as gateway:
-                measure_creates(report, gateway, folder, processes, seconds, limit)
+                idle = max(idle, *(process.memory_info().rss / 2**20 for process in load.processes(gateway)))
+                creates |= measure_creates(report, gateway, folder, processes, seconds, limit)
+        report_bars(report, creates, idle, limit)
         with api(folder, url, 2) as gateway:
             measure_others(report, gateway, folder, seconds, limit)
         measure_faults(report, folder, url, seconds)
-        measure_deliveries(report, url)
 
 
 def measure_creates(
     report: Report, gateway: Gateway, folder: Path, processes: int, seconds: float, limit: float
-) -> None:
-    memory = max(process.memory_info().rss for process in load.processes(gateway)) / 2**20
+) -> dict[tuple[int, int, int], load.Result]:
+    """By processes, tenants and connections."""
+    creates = {}
     for tenants in (100, 1):
         keys = load.registered(gateway, tenants)
         for connections in CONNECTIONS:
             found = load.measure(gateway, "create", keys, folder, connections=connections, seconds=seconds)
             who = "one tenant" if tenants == 1 else f"{tenants} tenants"
             report.load(f"{processes} process(es), {who}, {connections} connection(s)", found, limit)
-    report.row(f"{processes} process(es), idle before", *[""] * 8, f"{memory:.0f}", "")
+            creates[processes, tenants, connections] = found
+    return creates
+
+
+def report_bars(report: Report, creates: dict[tuple[int, int, int], load.Result], idle: float, limit: float) -> None:
+    of_100, of_one = (creates[2, tenants, 32].per_second / limit for tenants in (100, 1))
+    report.bar(
+        "create, 32 connections, 2 processes, 100 tenants",
+        "≥ 0.6 of the ceiling",
+        f"{of_100:.2f}",
+        is_met=of_100 >= 0.6,
+    )
+    report.bar("the same, all of one tenant", "≥ 0.6 of the ceiling", f"{of_one:.2f}", is_met=of_one >= 0.6)
+    times = creates[2, 100, 32].per_second / NODE_PER_SECOND
+    report.bar(
+        f"the same to the Node original's {NODE_PER_SECOND}/s (of another machine)", "≥ 8 times", f"{times:.1f} times",
+        is_met=times >= 8,
+    )  # fmt: skip
+    errors = sum(found.errors for key, found in creates.items() if key[2] == 512)
+    report.bar("create, 512 connections", "no deadlock, no error", f"{errors} errors", is_met=errors == 0)
+    tails = [found.p99 / found.p50 for key, found in creates.items() if key[2] == 32]
+    report.bar(
+        "p99 of a create, 32 connections, 1 and 2 processes, 1 and 100 tenants", "≤ 4 times p50",
+        ", ".join(f"{tail:.1f}" for tail in tails), is_met=max(tails) <= 4,
+    )  # fmt: skip
+    under_load = max(found.memory for found in creates.values()) / 2**20
+    report.bar("memory of a process, idle", "≤ 120 MB", f"{idle:.0f} MB", is_met=idle <= 120)
+    report.bar("memory of a process, under load", "≤ 250 MB", f"{under_load:.0f} MB", is_met=under_load <= 250)
 
 
 def measure_others(report: Report, gateway: Gateway, folder: Path, seconds: float, limit: float) -> None:
@@ -80,6 +113,30 @@ def measure_others(report: Report, gateway: Gateway, folder: Path, seconds: floa
         report.load(case, load.measure(gateway, case, key, folder, connections=32, seconds=seconds, ids=ids), limit)
 
 
+def measure_peers(report: Report, folder: Path, programs: Path, seconds: float) -> None:
+    """In turns, with a database of its own for MockPay."""
+    own = folder / "peers"
+    own.mkdir()
+    report.section(
+        "A payment is created and confirmed, two requests, one process, 32 connections, one tenant",
+        "what", "payments a second", "p50 ms of a request", "p99 ms", "errors",
+    )  # fmt: skip
+    rates = {}
+    with (
+        embedded(own) as url,
+        api(own, url, 1, MOCKPAY_ADMIN_KEY=peers.ADMIN_KEY) as gateway,
+        peers.localstripe(programs, port=18420) as other,
+    ):
+        for name, (found, rate) in (
+            ("MockPay, durable and signed for", peers.of_mockpay(gateway, own, seconds)),
+            ("localstripe, in memory, without idempotency", peers.of_localstripe(other, own, seconds)),
+        ):
+            rates[name] = rate
+            report.row(name, f"{rate:,.0f}", f"{found.p50 * 1000:.1f}", f"{found.p99 * 1000:.1f}", found.errors)
+    ours, theirs = rates.values()
+    report.text(f"MockPay's payments a second are {ours / theirs:.1f} times those of localstripe.")
+
+
 def measure_faults(report: Report, folder: Path, url: str, seconds: float) -> None:
     report.section(
         "What faults and the timeline cost a create, in turns", "what", "a second", "median ratio", "in single rounds"
@@ -88,12 +145,22 @@ def measure_faults(report: Report, folder: Path, url: str, seconds: float) -> No
         report.row(*cells)
 
 
-def measure_deliveries(report: Report, url: str) -> None:
+def measure_deliveries(report: Report, folder: Path) -> None:
+    """In a database of its own."""
+    own = folder / "deliveries"
+    own.mkdir()
     report.section(
-        "Deliveries, signed and logged, one worker process, sink in the same process", "what", "attempts a second"
+        "Deliveries, signed and logged, one worker process, one sink", "what", "attempts a second", "worker memory MB"
     )
-    for what, failing in (("all are accepted", 0), ("one in ten is refused, and tried again later", 10)):
-        report.row(what, f"{asyncio.run(deliveries.per_second(url, failing)):,.0f}")
+    with embedded(own) as url:
+        for what, queued, failing in (
+            (f"{deliveries.QUEUED:,} wait, all are accepted", deliveries.QUEUED, 0),
+            (f"{deliveries.QUEUED:,} wait, one in ten is refused, and tried again later", deliveries.QUEUED, 10),
+            (f"{deliveries.BACKLOG:,} wait, all are accepted", deliveries.BACKLOG, 0),
+        ):
+            rate, memory = asyncio.run(deliveries.measure(url, own, queued=queued, failing=failing))
+            report.row(what, f"{rate:,.0f}", f"{memory:.0f}")
+            report.bar(f"deliveries, {what}", "≥ 1,000/s", f"{rate:,.0f}/s, {memory:.0f} MB", is_met=rate >= 1000)
 
 
 def measure_growth(report: Report, folder: Path) -> None:
@@ -108,8 +175,17 @@ def measure_growth(report: Report, folder: Path) -> None:
     own = folder / "growth"
     own.mkdir()
     with embedded(own) as url, api(own, url, 1, MOCKPAY_ADMIN_KEY=growth.ADMIN_KEY) as gateway:
-        for cells in growth.measure(gateway, url):
-            report.row(*cells)
+        times = growth.measure(gateway, url)
+    for name, found in times.items():
+        report.row(name, *(f"{each:.1f}" for each in found), f"{found[-1] / found[0]:.1f}")
+    first, far = times["list, first 100"][-1], times["list, 100 at the far end"][-1]
+    report.bar(
+        f"list at depth, {growth.SIZES[-1]:,} payments", "≤ 1.2 times the first page", f"{far / first:.2f} times",
+        is_met=far / first <= 1.2,
+    )  # fmt: skip
+    for name, bound in (("audit of a payment", 50), ("admin metrics", 100)):
+        took = times[name][-1]
+        report.bar(f"{name}, the same", f"≤ {bound} ms", f"{took:.1f} ms", is_met=took <= bound)
 
 
 def measure_starts(report: Report, folder: Path) -> None:
@@ -121,27 +197,6 @@ def measure_starts(report: Report, folder: Path) -> None:
             gateway.client.get("/ready").raise_for_status()
             report.row(what, f"{time.perf_counter() - started:.2f}")
             gateway.stop()
-
-
-@contextmanager
-def embedded(folder: Path) -> Iterator[str]:
-    postgres = EmbeddedPostgres(folder / "data")
-    postgres.launch()
-    postgres.wait_until_ready()
-    try:
-        asyncio.run(migrate(postgres.url()))
-        yield postgres.url()
-    finally:
-        postgres.stop()
-
-
-@contextmanager
-def api(folder: Path, url: str, processes: int, **more: str) -> Iterator[Gateway]:
-    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
-    gateway = Gateway(folder / "api.log", "api", **settings)
-    with running(gateway):
-        yield gateway
-        gateway.stop()
 
 
 def created(gateway: Gateway) -> str:

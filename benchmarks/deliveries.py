@@ -1,16 +1,22 @@
-"""How fast one worker empties a queue, to a sink on this machine."""
+"""How fast one worker process empties a queue, to a sink on this machine. Each delivery is of a payment of its own."""
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
+import psutil
 from tests.support.fakes import open_receiver
+from tests.support.processes import Program
 
-from mockpay.app import open_parts
-from mockpay.postgres.pool import connect
-from mockpay.settings import Settings
+from mockpay.postgres.pool import Connection, connect
 
-QUEUED: Final = 3000
+SECONDS: Final = 8
+QUEUED: Final = 50_000
+BACKLOG: Final = 1_000_000
+SETTINGS: Final = {"MOCKPAY_LOG_LEVEL": "warning", "MOCKPAY_WEBHOOK_CONCURRENCY_PER_HOST": "64"}
 TENANT = "00000000-0000-7000-8000-0000000000bb"
 QUEUE = """
 WITH tenant AS (
@@ -22,31 +28,44 @@ WITH tenant AS (
     SELECT id, gen_random_uuid(), repeat('ab', 32), now() FROM tenant
 ), payment AS (
     INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at, updated_at)
-    SELECT id, gen_random_uuid(), 1, 'USD', 'success', 'k', now(), now() FROM tenant RETURNING *
+    SELECT id, gen_random_uuid(), 1, 'USD', 'success', 'k', now(), now()
+    FROM tenant, generate_series(1, $2::integer) RETURNING *
 )
 INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
                                 next_attempt_at, created_at)
 SELECT tenant_id, gen_random_uuid(), id, gen_random_uuid(), 'payment.success', $1, 'sink', '{"amount": 49.99}', 3,
        now(), now()
-FROM payment, generate_series(1, $2::integer)
+FROM payment
 """
-WAITING = "SELECT count(*) FROM webhook_deliveries WHERE status = 'pending' AND attempts = 0"
+GIVEN_UP = "UPDATE webhook_deliveries SET status = 'dead', finished_at = now() WHERE status = 'pending'"
 
 
-async def per_second(url: str, failing: int = 0) -> float:
-    """First attempts. Each `failing`-th is refused. The sink runs in this process too: the figure is a lower bound."""
-    settings = Settings(webhook_concurrency_per_host=64)
-    async with open_receiver() as receiver, open_parts(settings, url) as (_, worker):
-        connection = await connect(url)
-        await connection.execute(QUEUE, receiver.url, QUEUED)
-        receiver.answers = [500 if failing and number % failing == 0 else 200 for number in range(QUEUED)]
-        started = time.perf_counter()
-        running = asyncio.create_task(worker.run())
-        while await connection.fetchval(WAITING):
-            await asyncio.sleep(0.05)
-        elapsed = time.perf_counter() - started
-        worker.stop()
-        await running
+async def measure(url: str, folder: Path, *, queued: int, failing: int = 0) -> tuple[float, float]:
+    """Attempts a second in the first seconds, and the worker's memory in MB then. Each `failing`-th is refused.
+
+    The sink, in this process, takes part of the machine: the figure is a lower bound.
+    """
+    async with open_receiver() as receiver, opened(url) as connection:
+        await connection.execute(QUEUE, receiver.url, queued, timeout=600)
+        await connection.execute("VACUUM ANALYZE webhook_deliveries", timeout=600)
+        receiver.answers = [500 if failing and number % failing == 0 else 200 for number in range(min(queued, 100_000))]
+        worker = Program(folder / "worker.log", "worker", **SETTINGS, MOCKPAY_DATABASE_URL=url)
+        try:
+            await receiver.wait_for(1, timeout_seconds=30)
+            before, started = len(receiver.received), time.perf_counter()
+            await asyncio.sleep(SECONDS)
+            rate = (len(receiver.received) - before) / (time.perf_counter() - started)
+            memory = psutil.Process(worker.process.pid).memory_info().rss / 2**20
+        finally:
+            await asyncio.to_thread(worker.stop)
+        await connection.execute(GIVEN_UP, timeout=600)
+    return rate, memory
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Connection]:
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
         await connection.close()
-        assert len(receiver.received) >= QUEUED
-    return QUEUED / elapsed

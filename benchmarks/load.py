@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import httpx
 import psutil
 from tests.support.processes import Gateway
 
@@ -15,12 +17,19 @@ SETTINGS = {
     "MOCKPAY_LOG_LEVEL": "warning",
     "MOCKPAY_RATE_LIMIT_STANDARD": "1000000000",  # counted, and out of reach
 }
-SCRIPT = Path(__file__).with_name("wrk") / "requests.lua"
+SCRIPTS = Path(__file__).with_name("wrk")
+
+
+class Server(Protocol):
+    """Whatever answers HTTP, and the process that was started for it."""
+
+    client: httpx.Client
+    process: "subprocess.Popen[bytes]"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Times in seconds; CPU and memory of the API's processes, CPU of the database's, in seconds and bytes."""
+    """Times in seconds; CPU and memory of the server's processes, CPU of the database's, in seconds and bytes."""
 
     requests: int
     seconds: float
@@ -31,6 +40,7 @@ class Result:
     api_cpu: float
     database_cpu: float
     memory: int
+    output: str
 
     @property
     def per_second(self) -> float:
@@ -38,7 +48,7 @@ class Result:
 
 
 def measure(
-    gateway: Gateway,
+    server: Server,
     case: str,
     keys: list[str],
     folder: Path,
@@ -46,17 +56,21 @@ def measure(
     connections: int,
     seconds: float,
     ids: Sequence[str] = (),
+    script: str = "requests.lua",
+    warm_up: bool = True,
+    **more: str,
 ) -> Result:
-    """Each request is of the next tenant in turn, and of the next payment of `ids`."""
+    """Each request is of the next tenant in turn, and of the next payment of `ids`. The script is told `more`."""
     key_file, id_file = folder / "keys", folder / "ids"
     key_file.write_text("\n".join(keys) + "\n")
     id_file.write_text("\n".join(ids) + "\n")
-    environment = os.environ | {"CASE": case, "KEYS": str(key_file)} | ({"IDS": str(id_file)} if ids else {})
-    url = str(gateway.client.base_url).rstrip("/")
-    command = ["wrk", "-t", "1", "-c", str(connections), "--timeout", "30s", "-s", str(SCRIPT), url]
-    subprocess.run([*command, "-d", "1s"], env=environment, check=True, capture_output=True)  # to warm up
-    api, database = processes(gateway), database_processes()
-    before = cpu(api), cpu(database)
+    environment = os.environ | {"CASE": case, "KEYS": str(key_file)} | ({"IDS": str(id_file)} if ids else {}) | more
+    url = str(server.client.base_url).rstrip("/")
+    command = ["wrk", "-t", "1", "-c", str(connections), "--timeout", "30s", "-s", str(SCRIPTS / script), url]
+    if warm_up:
+        subprocess.run([*command, "-d", "1s"], env=environment, check=True, capture_output=True)
+    of_server = processes(server)
+    before = cpu(of_server), cpu(database_processes())
     done = subprocess.run(
         [*command, "-d", f"{seconds:g}s"], env=environment, check=True, capture_output=True, text=True
     )
@@ -70,9 +84,10 @@ def measure(
         p95=p95,
         p99=p99,
         errors=int(found[6]),
-        api_cpu=cpu(api) - before[0],
+        api_cpu=cpu(of_server) - before[0],
         database_cpu=cpu(database_processes()) - before[1],
-        memory=max(process.memory_info().rss for process in api),
+        memory=max(process.memory_info().rss for process in of_server),
+        output=done.stdout,
     )
 
 
@@ -81,9 +96,9 @@ def registered(gateway: Gateway, tenants: int) -> list[str]:
     return [gateway.register(f"{uuid.uuid4()}@example.com")["api_key"] for _ in range(tenants)]
 
 
-def processes(gateway: Gateway) -> list[psutil.Process]:
-    """Of the API: the one that was started, and its children."""
-    parent = psutil.Process(gateway.process.pid)
+def processes(server: Server) -> list[psutil.Process]:
+    """The one that was started, and its children."""
+    parent = psutil.Process(server.process.pid)
     return [parent, *parent.children(recursive=True)]
 
 

@@ -18,6 +18,7 @@ class Report:
 
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._bars: list[tuple[str, str, str, str]] = []
 
     def section(self, title: str, *columns: str) -> None:
         self._say(f"\n## {title}\n")
@@ -39,8 +40,17 @@ class Report:
             f"{found.memory / 2**20:.0f}", found.errors,
         )  # fmt: skip
 
+    def bar(self, what: str, reach: str, measured: str, *, is_met: bool) -> None:
+        """One of those that the design sets."""
+        self._bars.append((what, reach, measured, "met" if is_met else "**missed**"))
+
     def write(self) -> None:
-        PAGE.write_text(head() + "\n".join(self._parts).strip() + "\n")
+        """Prints once more what is to be reached, and writes the page, on which it comes first."""
+        measured, self._parts = self._parts, []
+        self.section("To reach, and measured", "what", "to reach", "measured", "")
+        for cells in self._bars:
+            self.row(*cells)
+        PAGE.write_text(head() + "\n".join([*self._parts, *measured]).strip() + "\n")
 
     def _say(self, text: str) -> None:
         print(text, flush=True)

@@ -5,6 +5,10 @@ for line in io.lines(os.getenv("KEYS")) do keys[#keys + 1] = line end
 local ids = {}
 if os.getenv("IDS") then for line in io.lines(os.getenv("IDS")) do ids[#ids + 1] = line end end
 local body = '{"amount": 49.99, "currency": "USD", "description": "benchmark"}'
+-- With RATE it is that many requests a second, evenly, as far as the server can: see delay. With SINK the webhooks of
+-- every tenth payment go there.
+local rate, sink = tonumber(os.getenv("RATE")), os.getenv("SINK")
+local body_with_webhook = sink and body:gsub("}", ', "webhook_url": "' .. sink .. '"}')
 local counter = 0
 
 local function headers(idempotency_key)
@@ -19,7 +23,8 @@ end
 
 local cases = {}
 function cases.create()
-  return wrk.format("POST", "/api/payments", headers(prefix .. counter), body)
+  local with_webhook = sink and counter % 20 == 0
+  return wrk.format("POST", "/api/payments", headers(prefix .. counter), with_webhook and body_with_webhook or body)
 end
 function cases.replay()
   return wrk.format("POST", "/api/payments", headers("the same key"), body)
@@ -47,6 +52,19 @@ end
 function request()
   counter = counter + 1
   return cases[case]()
+end
+
+if rate then
+  local ffi = require("ffi")
+  ffi.cdef "typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int, moment *);"
+  local moment, due = ffi.new("moment"), nil
+  -- Milliseconds until the next request of whichever connection is free.
+  function delay()
+    ffi.C.clock_gettime(1, moment)
+    local now = tonumber(moment.seconds) * 1000 + tonumber(moment.nanoseconds) / 1e6
+    due = math.max((due or now) + 1000 / rate, now - 100)
+    return math.max(0, due - now)
+  end
 end
 
 function done(summary, latency)

@@ -44,7 +44,7 @@ in_flight AS (
     SELECT * FROM unnest($3::text[], $4::integer[]) AS host (receiver_host, sending)
 ),
 -- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries. Nor is
--- it walked through, be it a million: where there is such a host, what is due is looked up for each of the others, which
+-- it walked through, be it a million: where there is such a host, what is due is looked up for each of the others; they
 -- are found by going from each to the next. Where there is none, no host's name need be known. The limits that are no
 -- parameters keep the planner from expecting a tenth of all that waits, for which it would read the whole table.
 waiting AS (

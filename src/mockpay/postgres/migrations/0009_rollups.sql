@@ -1,4 +1,4 @@
--- Figures of the whole server without counting its rows, lists by any filter at any size, and a queue that stays tidy.
+-- Figures of the whole server without counting its rows, and lists by any filter and claims at any size.
 
 -- How many rows of a kind there are: the sum over the rows here that match. Each connection adds to rows of its own, so
 -- that none waits for another; housekeeping puts them together. The space left free keeps each change on its page (HOT).
@@ -163,8 +163,3 @@ CREATE INDEX webhook_deliveries_oldest_pending ON webhook_deliveries (created_at
 -- A list by status, by currency or by both, however few payments of a tenant match: each pair of the two has its
 -- stretch of this index, newest first.
 CREATE INDEX payments_filtered ON payments (tenant_id, status, currency, created_at DESC, id DESC);
-
--- Each delivery is written three times until it is over, and what it was before stays in the indexes until a vacuum.
--- By default one comes when a fifth of the table is dead: the more is kept of what was delivered, the longer a claim
--- walks over what is dead. No fill factor: next_attempt_at is indexed, so a claim is never an update on the same page.
-ALTER TABLE webhook_deliveries SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);

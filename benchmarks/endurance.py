@@ -1,0 +1,91 @@
+"""Minutes of mixed load at four fifths of what the machine can do: is there an error, does memory grow, do times?
+
+python -m benchmarks.endurance [--minutes 10]
+"""
+
+import argparse
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.support.fakes import open_receiver
+from tests.support.processes import Program, running
+
+from benchmarks import load
+from benchmarks.report import Report
+from benchmarks.servers import api, embedded
+from mockpay.logs import configure_logging
+from mockpay.postgres.pool import connect
+
+PROCESSES: Final = 2
+CONNECTIONS: Final = 32
+TENANTS: Final = 20
+SHARE: Final = 0.8
+PENDING = "SELECT count(*) FROM webhook_deliveries WHERE status = 'pending'"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.endurance")
+    parser.add_argument("--minutes", type=int, default=10)
+    minutes: int = parser.parse_args().minutes
+    configure_logging(json_lines=False, level="warning")
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="mockpay-endurance-") as name, sink() as sink_url:
+        folder = Path(name)
+        with embedded(folder) as url, api(folder, url, PROCESSES) as gateway:
+            worker = Program(folder / "worker.log", "worker", **load.SETTINGS, MOCKPAY_DATABASE_URL=url)
+            with running(worker):
+                keys = load.registered(gateway, TENANTS)
+                # Reads are of the last of these tenants, who is therefore the only one that reads and pays.
+                paid = [gateway.pay(None, f"to be read {number}") for number in range(4)]
+
+                def minute(seconds: float, **more: str) -> load.Result:
+                    return load.measure(
+                        gateway, "mixed", keys[-1:], folder, connections=CONNECTIONS, seconds=seconds, ids=paid,
+                        warm_up=False, SINK=sink_url, **more,
+                    )  # fmt: skip
+
+                most = minute(10).per_second
+                report.section(
+                    f"Mixed load at {SHARE * most:,.0f} requests a second, {SHARE:.0%} of the most",
+                    "minute", "a second", "p50 ms", "p99 ms", "errors", "memory MB", "webhooks that wait",
+                )  # fmt: skip
+                for number in range(minutes):
+                    found = minute(60, RATE=str(SHARE * most))
+                    report.row(
+                        number + 1, f"{found.per_second:,.0f}", f"{found.p50 * 1000:.1f}", f"{found.p99 * 1000:.1f}",
+                        found.errors, f"{found.memory / 2**20:.1f}", asyncio.run(waiting(url)),
+                    )  # fmt: skip
+                asyncio.run(asyncio.sleep(2))
+                report.text(f"Two seconds after the end {asyncio.run(waiting(url))} webhooks wait.")
+                worker.stop()
+
+
+async def waiting(url: str) -> int:
+    connection = await connect(url)
+    count: int = await connection.fetchval(PENDING)
+    await connection.close()
+    return count
+
+
+@contextmanager
+def sink() -> Iterator[str]:
+    """A receiver of webhooks, on a thread of its own; its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    opening = open_receiver()
+    receiver = asyncio.run_coroutine_threadsafe(opening.__aenter__(), loop).result()
+    try:
+        yield receiver.url
+    finally:
+        asyncio.run_coroutine_threadsafe(opening.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+main()

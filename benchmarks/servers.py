@@ -1,0 +1,33 @@
+"""What is measured: a database server of its own, and the API on it, as processes."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import Gateway, running
+
+from benchmarks import load
+from mockpay.postgres.embedded import EmbeddedPostgres
+from mockpay.serving import migrate
+
+
+@contextmanager
+def embedded(folder: Path) -> Iterator[str]:
+    postgres = EmbeddedPostgres(folder / "data")
+    postgres.launch()
+    postgres.wait_until_ready()
+    try:
+        asyncio.run(migrate(postgres.url()))
+        yield postgres.url()
+    finally:
+        postgres.stop()
+
+
+@contextmanager
+def api(folder: Path, url: str, processes: int, **more: str) -> Iterator[Gateway]:
+    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
+    gateway = Gateway(folder / "api.log", "api", **settings)
+    with running(gateway):
+        yield gateway
+        gateway.stop()
