@@ -16,7 +16,7 @@ BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fau
 ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py sql.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench endurance format constraints clean
+.PHONY: help run test check bench endurance soak format constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,15 +31,19 @@ test: $(VENV)/.dev ## install what the tests need, and run them all
 	$(BIN)/python -m pytest -n 2 --quiet --server=pgbouncer $(BEHIND_POOLER)
 	$(BIN)/python -m pytest -n 2 --quiet --server=system $(ON_SYSTEM_SERVER)
 
-check: $(VENV)/.dev ## format, lint, types, structure
+check: $(VENV)/.dev ## format, lint, types, structure, known holes of dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python tests/audit_dependencies.py
 
 bench: $(VENV)/.dev $(VENV)/.peers ## measure the speed; results are printed as ratios of one run
 	@$(BIN)/python tests/system_packages.py wrk
 	$(BIN)/python -m benchmarks --peers $(PEERS)/bin
+
+soak: $(VENV)/.dev ## twenty minutes of load with 200 times kill -9, and a look into the books
+	@$(BIN)/python -m tests.crash --minutes 20 --kills 200
 
 endurance: $(VENV)/.dev ## ten minutes of mixed load at four fifths of the maximum
 	@$(BIN)/python tests/system_packages.py wrk

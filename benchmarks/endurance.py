@@ -6,13 +6,11 @@ python -m benchmarks.endurance [--minutes 10]
 import argparse
 import asyncio
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tests.support.fakes import open_receiver
+from tests.support.background import Background
 from tests.support.processes import Program, running
 
 from benchmarks import load
@@ -34,7 +32,7 @@ def main() -> None:
     minutes: int = parser.parse_args().minutes
     configure_logging(json_lines=False, level="warning")
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="mockpay-endurance-") as name, sink() as sink_url:
+    with tempfile.TemporaryDirectory(prefix="mockpay-endurance-") as name, closing(Background(0)) as sink:
         folder = Path(name)
         with embedded(folder) as url, api(folder, url, PROCESSES) as gateway:
             worker = Program(folder / "worker.log", "worker", **load.SETTINGS, MOCKPAY_DATABASE_URL=url)
@@ -46,7 +44,7 @@ def main() -> None:
                 def minute(seconds: float, **more: str) -> load.Result:
                     return load.measure(
                         gateway, "mixed", keys[-1:], folder, connections=CONNECTIONS, seconds=seconds, ids=paid,
-                        warm_up=False, SINK=sink_url, **more,
+                        warm_up=False, SINK=sink.receiver.url, **more,
                     )  # fmt: skip
 
                 most = minute(10).per_second
@@ -70,22 +68,6 @@ async def waiting(url: str) -> int:
     count: int = await connection.fetchval(PENDING)
     await connection.close()
     return count
-
-
-@contextmanager
-def sink() -> Iterator[str]:
-    """A receiver of webhooks, on a thread of its own; its URL."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    opening = open_receiver()
-    receiver = asyncio.run_coroutine_threadsafe(opening.__aenter__(), loop).result()
-    try:
-        yield receiver.url
-    finally:
-        asyncio.run_coroutine_threadsafe(opening.__aexit__(None, None, None), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
 
 
 main()

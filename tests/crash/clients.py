@@ -1,0 +1,153 @@
+"""Clients of a gateway that is being killed: what they asked, and what they were told."""
+
+import functools
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+PATIENCE_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer. `amount` is what it moved, in minor units."""
+
+    tenant_id: str
+    key: str
+    action: str
+    payment_id: str
+    amount: int
+    body: bytes
+
+
+@dataclass
+class Ledger:
+    """Of all clients. Appending to a list is safe from several threads."""
+
+    told: list[Told] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
+
+
+class Client:
+    """One tenant's checkout, on a thread. It repeats what got no answer, with the same key, until it gets one."""
+
+    def __init__(self, number: int, seed: int, urls: list[str], receiver_url: str, ledger: Ledger) -> None:
+        self._chance = random.Random(f"{seed} client {number}")
+        self._urls = urls
+        self._receiver_url = receiver_url
+        self._ledger = ledger
+        self._number = number
+        self._count = 0
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(2)
+        self._http = httpx.Client(timeout=10, trust_env=False)
+        tenant = self._registered()
+        self._tenant_id: str = tenant["tenant_id"]
+        self._http.headers["Authorization"] = f"Bearer {tenant['api_key']}"
+        self._thread = threading.Thread(target=self._run, name=f"client {number}")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """When this returns, everything that was asked is answered."""
+        self._stopping.set()
+        self._thread.join()
+        self._pool.shutdown()
+        self._http.close()
+
+    def _registered(self) -> dict[str, Any]:
+        body = {"name": "Crash", "email": f"client-{self._number}@example.com"}
+        answer = self._http.post(f"{self._urls[0]}/api/auth/register", json=body)
+        assert answer.status_code == 201, answer.text
+        tenant: dict[str, Any] = answer.json()
+        return tenant
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._shop()
+            except Exception as error:  # or the thread would be gone, and the load with it
+                self._ledger.surprises.append(f"client {self._number}: {error!r}")
+
+    def _shop(self) -> None:
+        """A payment, and what becomes of it."""
+        amount = self._chance.choice((100, 4_999, 20_000_000))  # the last is above the limit, and flagged
+        webhook = self._receiver_url if self._chance.random() < 0.8 else None
+        body = {"amount": f"{amount // 100}.{amount % 100:02}", "currency": "USD", "webhook_url": webhook}
+        payment = self._ask("create", "/api/payments", body, amount)
+        if payment is None or payment["status"] == "flagged":
+            return
+        path = f"/api/payments/{payment['id']}"
+        status = self._chance.choice(("success", "success", "failed"))
+        if self._ask("simulate", f"{path}/simulate", {"status": status}, amount) is None or status == "failed":
+            return
+        if self._chance.random() < 0.4:
+            refunded = amount if self._chance.random() < 0.5 else amount // 4
+            self._ask("refund", f"{path}/refund", {"refund_amount": f"{refunded // 100}.{refunded % 100:02}"}, refunded)
+        if webhook and self._chance.random() < 0.1:
+            self._replay(path)
+
+    def _ask(self, action: str, path: str, body: dict[str, Any], amount: int) -> dict[str, Any] | None:
+        """Until it is answered. Now and then twice at the same time, on both processes, and again afterwards."""
+        self._count += 1
+        key = f"{action} {self._number}-{self._count}"
+        self._ledger.asked.append(key)
+
+        def send(turn: int) -> httpx.Response | None:
+            headers = {"Idempotency-Key": key}
+            return self._sent(key, lambda url: self._http.post(url + path, json=body, headers=headers), turn)
+
+        dice = self._chance.random()
+        answers = list(self._pool.map(send, range(2))) if dice < 0.2 else [send(self._count)]
+        if dice > 0.9:
+            answers.append(send(self._count + 1))
+        shown: dict[str, Any] | None = None
+        for answer in answers:
+            if answer is None:
+                self._ledger.unanswered.append(key)
+            elif not answer.is_success:
+                self._ledger.surprises.append(f"{key}: {answer.status_code} {answer.text}")
+            else:
+                shown = answer.json()
+                payment_id = shown["payment_id"]
+                self._ledger.told.append(Told(self._tenant_id, key, action, payment_id, amount, answer.content))
+        return shown
+
+    def _replay(self, path: str) -> None:
+        """Of a delivery that is over; one that is not is refused, which is as good."""
+        listed = self._sent(path, lambda url: self._http.get(f"{url}{path}/deliveries"))
+        for delivery in listed.json()["deliveries"] if listed is not None else []:
+            replay = f"/api/webhooks/deliveries/{delivery['id']}/replay"
+            self._sent(replay, functools.partial(self._post, replay))
+
+    def _post(self, path: str, url: str) -> httpx.Response:
+        return self._http.post(url + path)
+
+    def _sent(self, what: str, send: Callable[[str], httpx.Response], turn: int = 0) -> httpx.Response | None:
+        """The first answer that is one: neither a broken connection nor a 503. None if there is none for a minute.
+
+        Each try goes to the other process, from the one whose `turn` it is.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                answer = send(self._urls[turn % len(self._urls)])
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code < 500:
+                return answer
+            if answer is not None and answer.status_code != 503:
+                self._ledger.surprises.append(f"{what}: {answer.status_code} {answer.text}")
+            turn += 1
+            time.sleep(_RETRY_SECONDS)
+        return None
