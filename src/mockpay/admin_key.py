@@ -16,14 +16,15 @@ def ensure_admin_key(settings: Settings) -> tuple[str, str]:
     path = settings.data_dir.expanduser() / FILE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _read_or_make(path), str(path)
+        return read_or_make(path), str(path)
     except OSError as error:
         raise StartupError(
             f"Can't keep the admin key in {path}: {error.strerror}; set MOCKPAY_ADMIN_KEY or MOCKPAY_DATA_DIR."
         ) from error
 
 
-def _read_or_make(path: Path) -> str:
+def read_or_make(path: Path) -> str:
+    """A key that is kept in a file. Made at the first use, for its owner only. Raises OSError."""
     kept = path.read_text().strip() if path.exists() else ""
     if kept:
         return kept

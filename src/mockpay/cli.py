@@ -5,6 +5,8 @@ import os
 import re
 import sys
 from collections.abc import Coroutine
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -15,6 +17,7 @@ from mockpay.errors import StartCancelled, StartupError
 from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check
 
 SettingsParameter = Annotated[Settings, Parameter(name="*")]
+FileParameter = Annotated[Path | None, Parameter(show_env_var=False)]
 
 app = App(
     name="mockpay",
@@ -69,19 +72,60 @@ def migrate(*, settings: SettingsParameter = Settings()) -> None:
 
 
 @audit.command(name="verify")
-def audit_verify(*, settings: SettingsParameter = Settings()) -> None:
-    """Recompute every payment's hash chain. Names each broken entry, and exits with 1 if there is one."""
+def audit_verify(
+    *, checkpoint: FileParameter = None, key_file: FileParameter = None, settings: SettingsParameter = Settings()
+) -> None:
+    """Recompute every payment's hash chain. Names each broken entry, and exits with 1 if there is one.
+
+    Parameters
+    ----------
+    checkpoint
+        A file that 'mockpay audit checkpoint' wrote: what it covers must still be there, unchanged.
+    key_file
+        The file of the key that signed it. In development the one in the data folder if not given.
+    """
     from mockpay import serving
+    from mockpay.audit import checkpoint_file
 
     _prepare(settings)
+    signed = checkpoint and checkpoint_file.summary_in(checkpoint, checkpoint_file.checking_key(settings, key_file))
+    covered = checkpoint_file.covered_in(checkpoint, signed) if checkpoint and signed else ()
     with serving.running_database(settings) as url:
-        report = _run(serving.verify_audit(url))
-    for line in report.broken:
-        print(line)
-    state = "intact" if not report.broken else f"{len(report.broken)} BROKEN"
+        report = _run(serving.verify_audit(url, print, covered))
+    if signed:
+        lost = f"{report.lost} MISSING OR REWRITTEN" if report.lost else "all there"
+        print(f"checkpoint of {signed.created_at}: {signed}: {lost}")
+    state = f"{report.broken} BROKEN" if report.broken else "intact"
     print(f"{report.payments} payments, {report.entries} audit entries: {state}")
-    if report.broken:
+    if not report.is_intact:
         sys.exit(1)
+
+
+@audit.command(name="checkpoint")
+def audit_checkpoint(
+    *, file: FileParameter = None, key_file: FileParameter = None, settings: SettingsParameter = Settings()
+) -> None:
+    """Sign where every payment's hash chain ends now, so that 'mockpay audit verify' finds what is removed later.
+
+    Parameters
+    ----------
+    file
+        A new file to write the checkpoint to. Printed if not given.
+    key_file
+        The file of the key to sign with, at least 32 characters. In development one is made in the data folder if not
+        given; in production it must be.
+    """
+    from mockpay import serving
+    from mockpay.audit import checkpoint_file
+    from mockpay.types import SystemClock
+
+    _prepare(settings)
+    key = checkpoint_file.signing_key(settings, key_file)
+    target = checkpoint_file.new_file(file) if file else nullcontext(sys.stdout.buffer.write)
+    with target as write, serving.running_database(settings) as url:
+        summary = _run(serving.sign_audit(url, write, key, SystemClock().now()))
+    if file:
+        print(f"{file}: {summary}")
 
 
 @listener.default

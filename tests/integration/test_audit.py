@@ -1,16 +1,35 @@
 """The audit trail: append-only for everyone, and an edit behind the triggers' back is found."""
 
+import itertools
+import re
+import tracemalloc
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
-from mockpay.audit.verify import report
+from mockpay.audit.checkpoint import read_lines, read_summary
+from mockpay.audit.checkpoint_file import covered_in, new_file, summary_in
+from mockpay.audit.store import append, history
+from mockpay.audit.verify import verify
+from mockpay.errors import StartupError
 from mockpay.payments import service
 from mockpay.payments.model import Payment, Refund
+from mockpay.serving import sign_audit, verify_audit
+from mockpay.tenants import service as tenants
+from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.types import Amount
+from tests.support.fakes import START
 from tests.support.gateway import Gateway
+from tests.support.processes import run
 
+KEY = b"k" * 32
+PEAK_BYTES_MAX = 3_000_000
 CHANGES = ["UPDATE audit_log SET new_status = 'refunded'", "DELETE FROM audit_log", "TRUNCATE audit_log"]
 
 
@@ -41,13 +60,20 @@ async def test_the_applications_role_lacks_the_right_to_begin_with(
             await connection.execute(statement)
 
 
+async def verified(gateway: Gateway) -> list[str]:
+    """What is told of broken entries."""
+    told: list[str] = []
+    async with gateway.context.database.snapshot() as connection:
+        report = await verify(connection, told.append)
+    assert (report.broken, report.is_intact) == (len(told), not told)
+    return told
+
+
 async def test_an_intact_trail(gateway: Gateway, payment: Payment) -> None:
     _, entries, broken = await service.history(gateway.context, gateway.tenant, payment.id)
     assert [entry.content.new_status for entry in entries] == ["pending", "success", "partially_refunded"]
     assert broken is None
-    async with gateway.context.database.connection() as connection:
-        found = await report(connection)
-    assert (found.payments, found.entries, found.broken) == (1, 3, [])
+    assert await verified(gateway) == []
 
 
 @pytest.mark.parametrize(("column", "value"), [
@@ -63,11 +89,9 @@ async def test_an_edit_behind_the_triggers_back_names_the_row(
     _, _, broken = await service.history(gateway.context, gateway.tenant, payment.id)
     assert broken is not None
     assert broken.entry_id == edited
-    async with gateway.context.database.connection() as connection:
-        found = await report(connection)
-    assert len(found.broken) == 1
-    assert str(edited) in found.broken[0]
-    assert str(payment.id) in found.broken[0]
+    [line] = await verified(gateway)
+    assert str(edited) in line
+    assert str(payment.id) in line
 
 
 @pytest.mark.tampering
@@ -83,9 +107,198 @@ async def test_a_removed_row_is_missed(gateway: Gateway, superuser: Any, payment
 async def test_a_payment_whose_whole_trail_is_gone_is_found(gateway: Gateway, superuser: Any, payment: Payment) -> None:
     await superuser.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only")
     await superuser.execute("DELETE FROM audit_log")
-    async with gateway.context.database.connection() as connection:
-        found = await report(connection)
-    assert len(found.broken) == 1
+    [line] = await verified(gateway)
+    assert line == f"payment {payment.id}: entry number 1: no entry explains the payment's status, partially_refunded"
+
+
+@pytest.mark.tampering
+async def test_a_trail_whose_payment_is_gone_is_found(gateway: Gateway, superuser: Any, payment: Payment) -> None:
+    await superuser.execute("SET session_replication_role = replica")
+    await superuser.execute("DELETE FROM payments")
+    [line] = await verified(gateway)
+    assert line == f"payment {payment.id}: entry number 4: the payment itself is missing"
+
+
+@dataclass
+class Checkpoint:
+    """One that was taken of a database, in the way of the command."""
+
+    url: str
+    lines: list[bytes] = field(default_factory=list)
+
+    async def lost(self) -> list[str]:
+        """What `verify` tells now that is not a broken entry."""
+        summary = read_summary(self.lines, KEY)
+        told: list[str] = []
+        report = await verify_audit(self.url, told.append, read_lines(self.lines, summary))
+        assert (report.broken, report.lost, report.is_intact) == (0, len(told), not told)
+        return told
+
+
+@pytest.fixture
+async def checkpoint(gateway: Gateway, payment: Payment, database_url: str) -> Checkpoint:
+    """Of `payment`, another one before it in the order of time, and one of another tenant."""
+    await gateway.create("pending")
+    other = await tenants.register(gateway.context, Registration("Other", Email("other@example.com")))
+    await replace(gateway, tenant=other.tenant).succeeded("k")
+    taken = Checkpoint(database_url)
+    summary = await sign_audit(database_url, taken.lines.append, KEY, START)
+    assert (summary.payments, summary.entries) == (3, 6)
+    return taken
+
+
+async def behind_the_back(superuser: Any) -> None:
+    """No trigger stands in the way from here on: not those of foreign keys and transitions, nor the one that always fires."""
+    await superuser.execute("SET session_replication_role = replica")
+    await superuser.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only")
+
+
+async def test_what_a_checkpoint_covers_is_there(checkpoint: Checkpoint) -> None:
+    assert await checkpoint.lost() == []
+
+
+async def test_what_came_after_a_checkpoint_is_no_fault(
+    gateway: Gateway, payment: Payment, checkpoint: Checkpoint, superuser: Any
+) -> None:
+    """New payments, also with ids before all others, and new entries of old ones."""
+    await gateway.failed("new")
+    low_ids = (UUID(int=number) for number in itertools.count(1))
+    await replace(gateway, context=replace(gateway.context, new_id=low_ids.__next__)).create("low")
+    pending = await superuser.fetchval("SELECT id FROM payments WHERE idempotency_key = 'pending'")
+    await gateway.succeeded_of(await service.get(gateway.context, gateway.tenant, pending))
+    assert await checkpoint.lost() == []
+
+
+@pytest.mark.tampering
+async def test_the_removal_of_a_whole_payment_is_named(
+    payment: Payment, checkpoint: Checkpoint, superuser: Any
+) -> None:
+    await behind_the_back(superuser)
+    await superuser.execute("DELETE FROM audit_log WHERE payment_id = $1", payment.id)
+    await superuser.execute("DELETE FROM payments WHERE id = $1", payment.id)
+    [line] = await checkpoint.lost()
+    assert line.startswith(f"payment {payment.id} of tenant {payment.tenant_id}: missing since the checkpoint, with 3 ")
+
+
+@pytest.mark.tampering
+async def test_the_removal_of_everything_is_named(checkpoint: Checkpoint, superuser: Any) -> None:
+    await behind_the_back(superuser)
+    await superuser.execute("DELETE FROM audit_log")
+    await superuser.execute("DELETE FROM payments")
+    assert len(await checkpoint.lost()) == 3
+
+
+@pytest.mark.tampering
+@pytest.mark.parametrize(
+    ("kept", "status", "which"), [(2, "success", "entry number 3"), (1, "pending", "entries 2 to 3")]
+)
+async def test_the_removal_of_the_newest_entries_is_named(
+    payment: Payment, checkpoint: Checkpoint, superuser: Any, kept: int, status: str, which: str
+) -> None:
+    """Where the payment is set back too, its chain alone shows nothing."""
+    await behind_the_back(superuser)
+    await superuser.execute("DELETE FROM audit_log WHERE payment_id = $1 AND sequence > $2", payment.id, kept)
+    await superuser.execute(
+        "UPDATE payments SET status = $2, refund_minor_units = NULL, refunded_at = NULL, refund_reason = NULL WHERE id = $1",
+        payment.id,
+        status,
+    )
+    assert await checkpoint.lost() == [f"payment {payment.id}: {which}: missing since the checkpoint"]
+
+
+@pytest.mark.tampering
+@pytest.mark.parametrize("longer", [False, True])
+async def test_a_chain_that_was_rewritten_with_its_hashes_is_named(
+    gateway: Gateway, payment: Payment, checkpoint: Checkpoint, superuser: Any, longer: bool
+) -> None:
+    entries = await history(superuser, payment.tenant_id, payment.id)
+    await behind_the_back(superuser)
+    await superuser.execute("DELETE FROM audit_log WHERE payment_id = $1", payment.id)
+    contents = [msgspec.structs.replace(entry.content, metadata={"amount": "1"}) for entry in entries]
+    for content in [*contents, *([msgspec.structs.replace(contents[-1], id=UUID(int=1))] if longer else [])]:
+        await append(superuser, content)
+    assert await checkpoint.lost() == [
+        f"payment {payment.id}: entry {entries[-1].content.id}: rewritten since the checkpoint, with its hash"
+    ]
+
+
+async def test_nothing_is_signed_of_a_broken_trail(database_url: str, payment: Payment, superuser: Any) -> None:
+    await behind_the_back(superuser)
+    await superuser.execute("UPDATE audit_log SET triggered_by = 'admin' WHERE sequence = 2")
+    lines: list[bytes] = []
+    with pytest.raises(StartupError, match="broken"):
+        await sign_audit(database_url, lines.append, KEY, START)
+    assert lines == []
+
+
+async def test_the_commands(checkpoint: Checkpoint, superuser: Any, tmp_path: Path) -> None:
+    """What they print, and what they exit with."""
+    settings = {"MOCKPAY_DATABASE_URL": checkpoint.url, "MOCKPAY_DATA_DIR": str(tmp_path)}
+    file = tmp_path / "checkpoint.jsonl"
+    signed = run("audit", "checkpoint", f"--file={file}", **settings)
+    assert re.fullmatch(rf"{file}: 3 payments, 6 audit entries, root hash [0-9a-f]{{64}}\n", signed.stdout), (
+        signed.stderr
+    )
+    verified = run("audit", "verify", f"--checkpoint={file}", **settings)
+    assert re.search(r"root hash [0-9a-f]{64}: all there\n3 payments, 6 audit entries: intact\n$", verified.stdout)
+    assert (signed.returncode, verified.returncode) == (0, 0)
+
+    await behind_the_back(superuser)
+    await superuser.execute("UPDATE audit_log SET triggered_by = 'admin' WHERE sequence = 2")
+    printed = run("audit", "checkpoint", **settings)
+    assert (printed.returncode, printed.stderr.startswith("mockpay: The audit trail is broken")) == (1, True)
+    verified = run("audit", "verify", f"--checkpoint={file}", **settings)
+    assert verified.stdout.count("its content does not match its entry_hash\n") == 2
+    assert verified.stdout.endswith("all there\n3 payments, 6 audit entries: 2 BROKEN\n")
+    assert verified.returncode == 1
+
+
+async def test_memory_does_not_grow_with_the_trail(
+    many: int, database_url: str, superuser: Any, tmp_path: Path
+) -> None:
+    """Every payment is covered by a checkpoint, then every entry is broken: nothing of it is gathered."""
+    with new_file(tmp_path / "checkpoint.jsonl") as write:
+        summary = await sign_audit(database_url, write, KEY, START)
+    assert summary.payments == many
+    await behind_the_back(superuser)
+    await superuser.execute("UPDATE audit_log SET triggered_by = 'admin', entry_hash = prev_hash")
+    told: Counter[str] = Counter()
+    tracemalloc.start()
+    try:
+        covered = covered_in(tmp_path / "checkpoint.jsonl", summary_in(tmp_path / "checkpoint.jsonl", KEY))
+        report = await verify_audit(database_url, lambda line: told.update([line.split(": ")[-1]]), covered)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (report.payments, report.broken, report.lost) == (many, many, many)
+    assert sorted(told.values()) == [many, many]
+    assert peak < PEAK_BYTES_MAX, peak
+
+
+@pytest.fixture
+async def many(tenant: Tenant, superuser: Any) -> int:
+    """Payments with one entry each, whose hash SQL computes: this shares nothing with what checks it."""
+    payments = 8_000
+    await superuser.execute(
+        """
+        INSERT INTO payments (tenant_id, id, amount_minor_units, currency, status, idempotency_key, created_at, updated_at)
+        SELECT $1, gen_random_uuid(), 1, 'USD', 'pending', number::text, '2026-01-31 12:00Z', '2026-01-31 12:00Z'
+        FROM generate_series(1, $2::integer) AS number
+        """,
+        tenant.id,
+        payments,
+    )
+    await superuser.execute(
+        """
+        INSERT INTO audit_log (tenant_id, payment_id, sequence, id, new_status, triggered_by, metadata, created_at,
+                               prev_hash, entry_hash)
+        SELECT tenant_id, id, 1, id, 'pending', 'create_api', '{}', created_at, repeat('0', 64), encode(sha256(convert_to(
+            format('["mockpay-audit-1","%s","%s",1,"%s",null,"pending","create_api",{},"2026-01-31T12:00:00.000000Z","%s"]',
+                   tenant_id, id, id, repeat('0', 64)), 'UTF8')), 'hex')
+        FROM payments
+        """
+    )
+    return payments
 
 
 async def test_the_payment_its_entry_and_its_webhook_are_written_together_or_not_at_all(

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mockpay.audit.chain import EMPTY, GENESIS, Content, Entry, Head, first_break, hash_of, link
+from mockpay.audit.chain import EMPTY, GENESIS, Content, Entry, Head, breaks, first_break, hash_of, link
 from tests.support.fakes import START
 
 PAYMENT = UUID(int=9)
@@ -74,3 +74,27 @@ def test_a_missing_entry_is_missed(length: int, data: st.DataObject) -> None:
     entries = chain(length)
     del entries[data.draw(st.integers(0, length - 1))]
     assert first_break(PAYMENT, entries, f"s{length}") is not None
+
+
+def edited(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, content=msgspec.structs.replace(entry.content, metadata={"n": "edited"}))
+
+
+@given(st.integers(1, 6), st.data())
+def test_every_edited_entry_is_named_and_no_other(length: int, data: st.DataObject) -> None:
+    places = data.draw(st.sets(st.integers(0, length - 1)))
+    entries = [edited(entry) if place in places else entry for place, entry in enumerate(chain(length))]
+    found = list(breaks(PAYMENT, entries, f"s{length}"))
+    assert [each.entry_id for each in found] == [entries[place].content.id for place in sorted(places)]
+
+
+def test_after_a_broken_entry_the_others_are_judged_by_their_content() -> None:
+    entries = chain(3)
+    entries[1] = msgspec.structs.replace(entries[1], entry_hash="a" * 64)
+    assert [each.sequence for each in breaks(PAYMENT, entries, "s3")] == [2]
+    assert [each.sequence for each in breaks(PAYMENT, [entries[0], entries[2]], "s3")] == [3]
+
+
+def test_entries_of_a_payment_that_is_gone() -> None:
+    [found] = breaks(PAYMENT, chain(2), None)
+    assert found.problem == "the payment itself is missing"

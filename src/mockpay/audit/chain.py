@@ -5,7 +5,7 @@ therefore shows in the row itself, and a removed or inserted row shows in the on
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -86,21 +86,34 @@ def hash_of(content: Content, sequence: int, prev_hash: str) -> str:
 
 def first_break(payment_id: UUID, entries: Sequence[Entry], current_status: str) -> Break | None:
     """Check a whole chain, in order, against itself and against the state that the payment is in now."""
-    head = EMPTY
+    return next(breaks(payment_id, entries, current_status), None)
+
+
+def breaks(payment_id: UUID, entries: Sequence[Entry], current_status: str | None) -> Iterator[Break]:
+    """Every broken entry of a chain, in order. `current_status` is None where the payment itself is gone.
+
+    What follows a broken entry is judged by its content, and not by its link to something that is wrong anyway. So one
+    edit is named once, and a second one further on is named as well.
+    """
+    head: Head | None = EMPTY
+    sequence = 0
     for entry in entries:
-        problem = _problem(entry, head)
+        problem = _problem(entry, sequence, head)
         if problem:
-            return Break(payment_id, entry.content.id, entry.sequence, problem)
-        head = Head(entry.sequence, entry.entry_hash)
-    if not entries or entries[-1].content.new_status != current_status:
-        return Break(payment_id, None, head.sequence + 1, f"no entry explains the payment's status, {current_status}")
-    return None
+            yield Break(payment_id, entry.content.id, entry.sequence, problem)
+        sequence = entry.sequence
+        head = None if problem else Head(entry.sequence, entry.entry_hash)
+    if current_status is None:
+        yield Break(payment_id, None, sequence + 1, "the payment itself is missing")
+    elif head is EMPTY or (head and entries[-1].content.new_status != current_status):
+        yield Break(payment_id, None, sequence + 1, f"no entry explains the payment's status, {current_status}")
 
 
-def _problem(entry: Entry, head: Head) -> str | None:
-    if entry.sequence != head.sequence + 1:
-        return f"entry {head.sequence + 1} is missing before it"
-    if entry.prev_hash != head.entry_hash:
+def _problem(entry: Entry, sequence_before: int, head: Head | None) -> str | None:
+    """`head` is None where the entry before is broken."""
+    if entry.sequence != sequence_before + 1:
+        return f"entry {sequence_before + 1} is missing before it"
+    if head and entry.prev_hash != head.entry_hash:
         return "its prev_hash is not the hash of the entry before it"
     if entry.entry_hash != hash_of(entry.content, entry.sequence, entry.prev_hash):
         return "its content does not match its entry_hash"

@@ -1,67 +1,117 @@
-"""Recompute every chain of the database, and find each one that was tampered with."""
+"""Recompute every chain of the database, find what was tampered with, and sign or compare where the chains end."""
 
-from collections.abc import AsyncIterator
-from itertools import groupby
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import nullcontext
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from mockpay.audit.chain import Break, Entry, first_break
-from mockpay.audit.store import entry_of
+from mockpay.audit.chain import Break, Entry, breaks
+from mockpay.audit.checkpoint import Covered, Summary, Tally, line_of
+from mockpay.audit.trail import Key, Trail, joined, trails
+from mockpay.errors import StartupError
 from mockpay.postgres.pool import Connection
-
-BATCH_PAYMENTS: Final = 1000
-
-# Starts at the payments, not the entries, so that a payment whose whole chain is gone is found too.
-# Walks in batches by key: a table of ten million needs no more memory than one of a thousand.
-_CHAINS_SQL: Final = """
-WITH batch AS (
-    SELECT tenant_id, id, status FROM payments
-    WHERE (tenant_id, id) > ($1, $2) ORDER BY tenant_id, id LIMIT $3
-)
-SELECT batch.tenant_id AS owner_id, batch.id AS subject_id, batch.status AS current_status, audit_log.*
-FROM batch
-LEFT JOIN audit_log ON audit_log.tenant_id = batch.tenant_id AND audit_log.payment_id = batch.id
-ORDER BY batch.tenant_id, batch.id, audit_log.sequence
-"""
-
-
-class Checked(msgspec.Struct, frozen=True):
-    """One payment's chain, checked."""
-
-    tenant_id: UUID
-    payment_id: UUID
-    entries: int
-    broken: Break | None
 
 
 class Report(msgspec.Struct):
-    """What a check of the whole database found; a line for each broken chain."""
+    """What a check of the whole database counted. `lost` is what a checkpoint covers and is no longer as it was."""
 
-    payments: int
-    entries: int
-    broken: list[str]
+    payments: int = 0
+    entries: int = 0
+    broken: int = 0
+    lost: int = 0
+
+    @property
+    def is_intact(self) -> bool:
+        return not (self.broken or self.lost)
 
 
-async def report(connection: Connection) -> Report:
-    found = Report(0, 0, [])
+class Checked(msgspec.Struct, frozen=True):
+    """A payment's trail, and what is broken of it."""
+
+    trail: Trail
+    broken: list[Break]
+
+    @property
+    def payment_id(self) -> UUID:
+        return self.trail.payment_id
+
+
+async def verify(connection: Connection, tell: Callable[[str], object], covered: Iterable[Covered] = ()) -> Report:
+    """Check every chain, and that it goes on from where a checkpoint left it. In a transaction of one snapshot.
+
+    Each fault is told when it is found: in constant memory, however many there are.
+    """
+    report = Report()
+    async for _, before, checked in joined(_covered_by_key(covered), _checked_by_key(connection)):
+        if checked:
+            report.payments += checked.trail.status is not None
+            report.entries += len(checked.trail.entries)
+            report.broken += len(checked.broken)
+            for broken in checked.broken:
+                tell(_break_line(broken))
+        lost = before and _lost(before, checked.trail.entries if checked else None)
+        if lost:
+            report.lost += 1
+            tell(lost)
+    return report
+
+
+async def sign(connection: Connection, write: Callable[[bytes], object], key: bytes, now: datetime) -> Summary:
+    """Write a checkpoint of the whole database. In a transaction of one snapshot.
+
+    Raises StartupError at the first broken entry. What is written by then has no signature, and proves nothing.
+    """
+    tally = Tally()
     async for checked in check_all(connection):
-        found.payments += 1
-        found.entries += checked.entries
         if checked.broken:
-            where = checked.broken.entry_id or f"number {checked.broken.sequence}"
-            found.broken.append(f"payment {checked.payment_id}: entry {where}: {checked.broken.problem}")
-    return found
+            raise StartupError("The audit trail is broken, so nothing is signed; 'mockpay audit verify' says where.")
+        last = checked.trail.entries[-1]
+        covered = Covered(checked.trail.tenant_id, checked.trail.payment_id, last.sequence, last.entry_hash)
+        line = line_of(covered)
+        tally.add(line, covered)
+        write(line)
+    summary = tally.summary(now, key)
+    write(line_of(summary))
+    return summary
 
 
 async def check_all(connection: Connection) -> AsyncIterator[Checked]:
-    """Check every chain, one after the other. Yields the intact ones too, so that the caller can count."""
-    after = (UUID(int=0), UUID(int=0))
-    while rows := await connection.fetch(_CHAINS_SQL, *after, BATCH_PAYMENTS):
-        for (tenant_id, payment_id, status), chain in groupby(
-            rows, key=lambda row: (row["owner_id"], row["subject_id"], row["current_status"])
-        ):
-            entries: list[Entry] = [entry_of(row) for row in chain if row["sequence"] is not None]
-            yield Checked(tenant_id, payment_id, len(entries), first_break(payment_id, entries, status))
-            after = (tenant_id, payment_id)
+    """Every payment, one after the other, the intact ones too. In the caller's snapshot, or else in one of its own."""
+    snapshot = connection.transaction(isolation="repeatable_read", readonly=True)
+    async with nullcontext() if connection.is_in_transaction() else snapshot:
+        async for trail in trails(connection):
+            yield Checked(trail, list(breaks(trail.payment_id, trail.entries, trail.status)))
+
+
+async def _covered_by_key(covered: Iterable[Covered]) -> AsyncIterator[tuple[Key, Covered]]:
+    for each in covered:
+        yield (each.tenant_id, each.payment_id), each
+
+
+async def _checked_by_key(connection: Connection) -> AsyncIterator[tuple[Key, Checked]]:
+    async for checked in check_all(connection):
+        yield (checked.trail.tenant_id, checked.trail.payment_id), checked
+
+
+def _break_line(broken: Break) -> str:
+    where = broken.entry_id or f"number {broken.sequence}"
+    return f"payment {broken.payment_id}: entry {where}: {broken.problem}"
+
+
+def _lost(before: Covered, entries: Sequence[Entry] | None) -> str | None:
+    """What is no longer there of what a checkpoint covers. The hash of one entry pins all before it in its chain."""
+    if entries is None:
+        place = f"payment {before.payment_id} of tenant {before.tenant_id}"
+        return f"{place}: missing since the checkpoint, with {before.entries} audit entries"
+    until = [entry for entry in entries if entry.sequence <= before.entries]
+    if not until or until[-1].sequence < before.entries:
+        missing = (until[-1].sequence if until else 0) + 1
+        which = f"entry number {missing}" if missing == before.entries else f"entries {missing} to {before.entries}"
+        return f"payment {before.payment_id}: {which}: missing since the checkpoint"
+    if until[-1].entry_hash != before.entry_hash:
+        return (
+            f"payment {before.payment_id}: entry {until[-1].content.id}: rewritten since the checkpoint, with its hash"
+        )
+    return None
