@@ -1,6 +1,7 @@
 """The composition root: settings in, an application out. The one place that knows every part."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 
@@ -24,7 +25,7 @@ from mockpay.payments import catalogue
 from mockpay.payments import http as payments
 from mockpay.payments.direct import DIRECT_ROUTES
 from mockpay.payments.scheduler import settle_outcomes
-from mockpay.postgres.pool import open_database
+from mockpay.postgres.pool import open_database, patiently
 from mockpay.scenarios import http as scenarios
 from mockpay.settings import Settings, words
 from mockpay.telemetry import Telemetry
@@ -104,7 +105,8 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
 @asynccontextmanager
 async def open_parts(settings: Settings, database_url: str) -> AsyncIterator[tuple[Context, Worker]]:
     """What requests need, and a worker over the same database that nobody runs yet."""
-    database = await open_database(database_url, settings.database_connections)
+    opened = functools.partial(open_database, database_url, settings.database_connections)
+    database = await patiently(opened, settings.start_patience_seconds)
     guard = AddressGuard(allow_private=not settings.is_production)
     clock = SystemClock()
     telemetry = Telemetry()

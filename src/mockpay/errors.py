@@ -5,6 +5,7 @@ MockPayError
 │   └── StartCancelled        a signal came first
 └── ApiError                  becomes an HTTP answer
     ├── InvalidRequest        400, with every fault found
+    ├── MalformedHttp         400
     ├── MalformedJson         400
     ├── IdempotencyKeyMissing 400
     ├── Unauthorized          401
@@ -12,6 +13,7 @@ MockPayError
     ├── NotFound              404
     ├── RouteNotFound         404
     ├── MethodNotAllowed      405
+    ├── RequestTimeout        408
     ├── InvalidTransition     409
     ├── EmailTaken            409
     ├── NotReplayable         409
@@ -19,6 +21,7 @@ MockPayError
     ├── UnsupportedMediaType  415
     ├── IdempotencyKeyReused  422
     ├── RateLimited           429
+    ├── HeadTooLarge          431
     ├── InternalError         500
     └── DatabaseUnavailable   503
 """
@@ -35,6 +38,10 @@ class MockPayError(Exception):
 
 class StartupError(MockPayError):
     """The program can't start, or can't go on. The text says what to do about it."""
+
+
+class DatabaseUnreachable(StartupError):
+    """There is no connection to it now. Where it is being started again, there will be one soon."""
 
 
 class StartCancelled(StartupError):
@@ -71,6 +78,12 @@ class InvalidRequest(ApiError):
         named = "; ".join(f"{fault.field}: {fault.message}" for fault in faults)
         super().__init__(f"The request is invalid: {named}")
         self.details = tuple(faults)
+
+
+class MalformedHttp(ApiError):
+    status = 400
+    code = "malformed_http"
+    summary = "This is not HTTP/1.1, or two of its headers contradict each other."
 
 
 class MalformedJson(ApiError):
@@ -119,6 +132,12 @@ class MethodNotAllowed(ApiError):
     status = 405
     code = "method_not_allowed"
     summary = "This route does not answer this method; the Allow header lists those that it does."
+
+
+class RequestTimeout(ApiError):
+    status = 408
+    code = "request_timeout"
+    summary = "The request did not come whole in time. Nothing was done."
 
 
 class InvalidTransition(ApiError):
@@ -170,6 +189,12 @@ class RateLimited(ApiError):
             f"Too many requests: the limit is free again in {retry_after_seconds} seconds. Nothing was done.",
             headers={"Retry-After": str(retry_after_seconds)},
         )
+
+
+class HeadTooLarge(ApiError):
+    status = 431
+    code = "head_too_large"
+    summary = "The request's path and headers are larger than 64 KiB."
 
 
 class InternalError(ApiError):

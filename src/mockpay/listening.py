@@ -4,14 +4,18 @@ import errno
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Final
 
 from mockpay.errors import StartupError
 from mockpay.settings import Settings
 
 Address = tuple[int, int, int, Any]
 """Family, kind, protocol, and the address itself."""
+
+
+OPEN_FILES_MAX: Final = 65_536
+"""As many as the system allows may be a thousand million, and some programs go through all of them."""
 
 
 @contextmanager
@@ -33,6 +37,19 @@ def bind(settings: Settings) -> Iterator[list[socket.socket]]:
             opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=True))
             for _ in range(settings.workers)
         ]
+
+
+def allow_many_connections() -> None:
+    """Each is an open file, and most systems give a program 1024 of these unless it asks for more."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        with suppress(OSError, ValueError):  # a system that allows less than it says; then it stays as it was
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def base_url(listener: socket.socket) -> str:

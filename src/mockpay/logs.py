@@ -18,6 +18,21 @@ def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def escape(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Spell out what a client could forge a line with, or command the terminal: line ends, escape sequences.
+
+    For readable logs. JSON spells it out by itself.
+    """
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(map(_spelled_out, value))
+    return event
+
+
+def _spelled_out(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 def configure_logging(*, json_lines: bool, level: str) -> None:
     """Send our events, and those of the libraries, to standard error in one form."""
     shared: list[Processor] = [
@@ -32,7 +47,10 @@ def configure_logging(*, json_lines: bool, level: str) -> None:
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if json_lines
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            escape,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -14,19 +14,21 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from mockpay.admin_key import ensure_admin_key
 from mockpay.errors import StartupError
-from mockpay.listening import base_url, bind
+from mockpay.listening import allow_many_connections, base_url, bind
 from mockpay.settings import Settings
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
+    from mockpay.audit.checkpoint import Covered, Summary
     from mockpay.audit.verify import Report
     from mockpay.context import Context
     from mockpay.postgres.pool import Connection
@@ -43,7 +45,7 @@ def serve(settings: Settings) -> None:
     """Everything on one machine, until a signal. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
     with bind(settings) as listeners, stop_requests() as requested, database(settings, requested.is_set) as url:
-        asyncio.run(migrate(url))
+        _migrate_patiently(settings, url)
         admin_key, admin_key_place = ensure_admin_key(settings)
         settings = replace(settings, admin_key=admin_key)
         announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
@@ -101,6 +103,12 @@ async def migrate(url: str) -> list[str]:
     return [migration.name for migration in applied]
 
 
+def _migrate_patiently(settings: Settings, url: str) -> None:
+    from mockpay.postgres.pool import patiently
+
+    asyncio.run(patiently(functools.partial(migrate, url), settings.start_patience_seconds))
+
+
 async def check_migrated(url: str) -> None:
     """Raises StartupError if the schema is not this program's."""
     from mockpay.postgres.migrate import bundled_migrations, is_current
@@ -111,13 +119,20 @@ async def check_migrated(url: str) -> None:
         raise StartupError("The database is not migrated to this version of MockPay; run 'mockpay migrate' first.")
 
 
-async def verify_audit(url: str) -> "Report":
+async def verify_audit(url: str, tell: Callable[[str], object], covered: "Iterable[Covered]" = ()) -> "Report":
     """Check every audit chain of the database. Raises StartupError if it can't be read."""
-    from mockpay.audit.verify import report
+    from mockpay.audit.verify import verify
 
-    await check_migrated(url)
-    async with _connection(url) as connection:
-        return await report(connection)
+    async with _snapshot(url) as connection:
+        return await verify(connection, tell, covered)
+
+
+async def sign_audit(url: str, write: Callable[[bytes], object], key: bytes, now: datetime) -> "Summary":
+    """Write a checkpoint. Raises StartupError if the trail is broken or can't be read."""
+    from mockpay.audit.verify import sign
+
+    async with _snapshot(url) as connection:
+        return await sign(connection, write, key, now)
 
 
 def check_production(settings: Settings, *, needs_admin_key: bool) -> None:
@@ -212,6 +227,19 @@ async def _connection(url: str) -> "AsyncIterator[Connection]":
         await connection.close()
 
 
+@asynccontextmanager
+async def _snapshot(url: str) -> "AsyncIterator[Connection]":
+    """Everything that is read is of one moment. Raises StartupError, also where the database goes away in between."""
+    import asyncpg
+
+    await check_migrated(url)
+    try:
+        async with _connection(url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise StartupError(f"The database could not be read to the end: {error}; run the command again.") from error
+
+
 def _run_servers(
     settings: Settings,
     url: str,
@@ -228,11 +256,13 @@ def _run_servers(
     from mockpay.faults.protocol import TellingProtocol
     from mockpay.supervisor import EachWithItsOwn
 
+    allow_many_connections()
     config = uvicorn.Config(
         functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
         factory=True,
         workers=settings.workers,
-        http=TellingProtocol,
+        http=functools.partial(TellingProtocol, request_timeout_seconds=settings.request_timeout_seconds),  # type: ignore[arg-type]  # it is only called
+        ws="none",
         loop="auto",
         lifespan="on",
         log_config=None,

@@ -63,6 +63,9 @@ class Settings:
     log_level: LogLevel = "info"
     """The least severe log line that is written."""
 
+    request_timeout_seconds: Annotated[float, Parameter(validator=_between(0.1, 3600))] = 30.0
+    """How long a client may take to send a whole request, and to take its answer, before its connection is closed."""
+
     cors_origins: Annotated[str, Parameter(show_default=False)] = ""
     """The web origins whose pages may call the API, divided by commas; * is every one. None if empty."""
 
@@ -111,6 +114,11 @@ class Settings:
     @property
     def is_production(self) -> bool:
         return self.env == "production"
+
+    @property
+    def start_patience_seconds(self) -> float:
+        """How long a start waits for its database. Ours is started again if it ends; another must be there."""
+        return 0.0 if self.database_url else 30.0
 
 
 def words(setting: str) -> list[str]:

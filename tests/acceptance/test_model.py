@@ -4,7 +4,7 @@ import uuid
 from typing import Any, Final, cast
 
 import httpx
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule, run_state_machine_as_test
 
@@ -78,6 +78,12 @@ class Walk(RuleBasedStateMachine):
         body = {"refund_amount": money(amount)}
         self.compare(tenant, key, expected, self.ask(tenant, "POST", f"/{name}/refund", key, json=body))
 
+    @rule(target=names, tenant=ONES)
+    def create_many(self, tenant: int) -> Any:
+        """Enough for the velocity rule."""
+        made = [self.create(tenant, key, 4999, has_webhook=True) for key in ("v1", "v2", "v3", "v4")]
+        return multiple(*(name for name in made if isinstance(name, str)))
+
     @rule(name=names, key=KEYS_OR_NONE)
     def succeed_and_refund_all(self, name: str, key: str | None) -> None:
         """What chance alone seldom comes to."""
@@ -116,6 +122,10 @@ class Walk(RuleBasedStateMachine):
             if payment.tenant == tenant and status in (None, payment.status)
         )  # fmt: skip
 
+    def teardown(self) -> None:
+        for name, payment in self.model.payments.items():
+            self.look(name, payment.tenant)
+
 
 def as_shown(payment: Payment) -> dict[str, object]:
     return {
@@ -133,5 +143,6 @@ def test_any_sequence_of_requests_does_what_the_model_says(start: Start) -> None
         settings=settings(
             max_examples=20, stateful_step_count=25, deadline=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes, on a real server
         ),
     )  # fmt: skip

@@ -27,7 +27,8 @@ _KEYS = "SELECT tenant_id, key, answer_body FROM idempotency_keys"
 _DELIVERIES = "SELECT payment_id, event, event_id, status, attempts FROM webhook_deliveries"
 _UNLOGGED = """
 SELECT delivery.id FROM webhook_deliveries AS delivery
-WHERE attempts <> (
+-- One that is under way, as may be in a backup, is counted already.
+WHERE claimed_at IS NULL AND attempts <> (
     SELECT count(*) FROM delivery_attempts AS attempt
     WHERE attempt.tenant_id = delivery.tenant_id AND attempt.delivery_id = delivery.id AND copy = 0
 )

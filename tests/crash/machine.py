@@ -87,7 +87,7 @@ class Machine:
             for block in log.read_text(errors="replace").split("Traceback (most recent call last)")[1:]
         ]
 
-    def stop(self) -> None:
+    def close(self) -> None:
         for program in self._programs.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 program.kill()

@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -53,9 +53,9 @@ def run(folder: Path, *, seed: int, kills: int, seconds: float, say: Callable[[s
     chance = random.Random(seed)
     ledger = Ledger()
     started = time.monotonic()
-    with closing(Background(0)) as background, _running(Machine(folder, chance)) as machine:
+    with closing(Background(0)) as background, closing(Machine(folder, chance)) as machine:
         background.receiver.answers = [500 if chance.random() < _REFUSED else 200 for _ in range(100_000)]
-        _end_velocity_rule(machine)
+        end_velocity_rule(machine)
         urls = [machine.url(part) for part in ("serve", "api")]
         clients = [Client(number, seed, urls, background.receiver.url, ledger) for number in range(CLIENTS)]
         for client in clients:
@@ -76,14 +76,6 @@ def run(folder: Path, *, seed: int, kills: int, seconds: float, say: Callable[[s
     )  # fmt: skip
 
 
-@contextmanager
-def _running(machine: Machine) -> Iterator[Machine]:
-    try:
-        yield machine
-    finally:
-        machine.stop()
-
-
 def _tend_for(machine: Machine, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -91,7 +83,7 @@ def _tend_for(machine: Machine, seconds: float) -> None:
         time.sleep(0.02)
 
 
-def _end_velocity_rule(machine: Machine) -> None:
+def end_velocity_rule(machine: Machine) -> None:
     """It would flag nearly all that such clients do."""
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     answer = httpx.patch(machine.url("serve") + VELOCITY, json={"is_active": False}, headers=headers, trust_env=False)

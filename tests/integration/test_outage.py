@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from mockpay.errors import DatabaseUnavailable, StartupError
+from mockpay.errors import DatabaseUnavailable, DatabaseUnreachable, StartupError
 from mockpay.payments import service as payments
-from mockpay.postgres.pool import Database, connect, open_database
+from mockpay.postgres.pool import Database, connect, open_database, patiently
 from tests.support.databases import as_superuser
 from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway
@@ -125,3 +125,18 @@ async def test_a_frozen_transaction_does_not_hold_its_locks_for_ever(
         timeout = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
     # Through a pooler it can't be set for a session; docs/operations.md says what to do there.
     assert timeout == ("0" if request.config.getoption("--server") == "pgbouncer" else "15s")
+
+
+@pytest.mark.parametrize("gone", [DatabaseUnreachable("away"), ConnectionResetError(), asyncpg.CannotConnectNowError()])
+async def test_a_start_waits_for_a_database_that_is_started_again(gone: Exception) -> None:
+    """Found by kills: one that met the embedded server between its start and the first migration ended the gateway."""
+    tries = iter([gone, gone])
+
+    async def work() -> str:
+        for problem in tries:
+            raise problem
+        return "done"
+
+    with pytest.raises(type(gone)):
+        await patiently(work, 0)
+    assert await patiently(work, 30) == "done"

@@ -20,7 +20,7 @@ class Wire:
         self.did.append("aborted")
 
     def is_closing(self) -> bool:
-        return False
+        return "aborted" in self.did
 
     def get_extra_info(self, name: str) -> str:
         return f"the {name}"
@@ -56,6 +56,18 @@ async def test_a_reset_keeps_back_what_was_not_sent_yet() -> None:
     transport = corked(wire)
     transport.write(b"never")
     transport.abort()
+    await asyncio.sleep(0)
+    assert wire.did == ["aborted"]
+
+
+async def test_what_is_written_to_a_connection_that_ended_is_dropped() -> None:
+    """uvloop's transport raises at a write then."""
+    wire = Wire()
+    transport = corked(wire)
+    transport.write(b"never")
+    wire.abort()
+    await asyncio.sleep(0)
+    transport.write(b"neither")
     await asyncio.sleep(0)
     assert wire.did == ["aborted"]
 

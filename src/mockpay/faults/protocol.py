@@ -1,4 +1,4 @@
-"""Uvicorn's protocol, which also hands out the connection: only so can an answer be cut off, or reset."""
+"""The protocol, which also hands out the connection: only so can an answer be cut off, or reset."""
 
 import asyncio
 import socket
@@ -6,7 +6,9 @@ import struct
 from typing import Any, Final
 
 from litestar.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mockpay.errors import ApiError
+from mockpay.web.connection import LimitedProtocol
 
 _EXTENSION: Final = "mockpay.connection"
 _LINGER_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
@@ -41,10 +43,11 @@ class Corked:
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
-            self._transport.write(data)
+            if not self.is_closing():  # it may have ended since it was written, and uvloop's raises then
+                self._transport.write(data)
 
 
-class TellingProtocol(HttpToolsProtocol):
+class TellingProtocol(LimitedProtocol):
     is_held = False
     """Whether its request is to get no answer, however long it waits."""
 
@@ -55,6 +58,10 @@ class TellingProtocol(HttpToolsProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {_EXTENSION: {"protocol": self}}
         self.scope["extensions"] = extensions
+
+    def answer(self, error: ApiError) -> None:
+        if not self.is_held:
+            super().answer(error)
 
     def shutdown(self) -> None:
         """The server ends, and waits for what is under way; but not for what would wait for ever."""

@@ -1,15 +1,16 @@
 """The way to the database: pooled connections, one transaction a request, and one error when it is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 import structlog
 
-from mockpay.errors import DatabaseUnavailable, StartupError
+from mockpay.errors import DatabaseUnavailable, DatabaseUnreachable, StartupError
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
@@ -22,6 +23,7 @@ OLDEST_SERVER: Final = 15
 ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+RETRY_SECONDS: Final = 0.2
 STATEMENTS_CACHED: Final = 200
 SESSION_SETTINGS: Final = {
     # A process that froze inside a transaction must not hold its locks for ever.
@@ -91,6 +93,9 @@ class Database:
             yield cast("Connection", connection)
         except asyncpg.DataError:
             raise  # an InterfaceError to asyncpg, but it says that an argument of ours was wrong
+        except asyncpg.IntegrityConstraintViolationError as error:
+            error.detail = None  # it quotes the row, which may be a secret's; the message names the constraint
+            raise
         except UNAVAILABLE as error:
             with suppress(asyncpg.InterfaceError):  # the pool may have it back already
                 connection.terminate()  # it may be half alive, and must not be lent again
@@ -112,6 +117,21 @@ class Database:
             self._pool.terminate()
 
 
+Result = TypeVar("Result")
+
+
+async def patiently(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
+    """Try again, for so long, where the database is away: the embedded one is started again when it ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await work()
+        except (DatabaseUnreachable, *UNAVAILABLE):
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
 async def connect(url: str) -> Connection:
     """One connection, for migrations and commands. Raises StartupError if the server refuses it or is too old."""
     try:
@@ -124,7 +144,7 @@ async def connect(url: str) -> Connection:
         ) from None
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
         reason = str(error).strip() or type(error).__name__
-        raise StartupError(
+        raise DatabaseUnreachable(
             f"Can't connect to the database ({reason}); check MOCKPAY_DATABASE_URL, and that the server is up."
         ) from error
     await _check_version(connection)

@@ -123,7 +123,8 @@ def _with_places(parts: list[str], places: tuple[int, ...]) -> tuple[str, ...]:
 async def _read(scope: HTTPScope, receive: Receive) -> bytes:
     """The body. Raises BodyTooLarge, and MalformedJson if the client is gone in the middle of it."""
     length = header_of(scope, b"content-length")
-    if length is not None and int(length) > BODY_BYTES_MAX:  # the server has checked that it is a number
+    # The server has checked that it is a number, but Python takes none of thousands of digits, zeros in front included.
+    if length is not None and int(length.lstrip("0") or 0) > BODY_BYTES_MAX:
         raise BodyTooLarge
     body = b""
     while True:

@@ -12,6 +12,8 @@ from mockpay.errors import Fault, InvalidRequest
 from mockpay.types import parse_uuid
 
 LIMIT_MAX = 100
+FAULTS_MAX = 20
+"""More than these are not listed: the answer must not be many times the request."""
 
 
 def query(description: str, **schema: Any) -> Any:
@@ -75,7 +77,8 @@ class QueryReader:
             raise InvalidRequest(self._faults)
 
     def _fault(self, name: str, message: str) -> None:
-        self._faults.append(Fault(name, message))
+        if len(self._faults) < FAULTS_MAX:
+            self._faults.append(Fault(name, message))
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

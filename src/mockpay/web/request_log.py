@@ -22,6 +22,10 @@ _PROBES = ("/health", "/ready")
 log = structlog.stdlib.get_logger("mockpay.http")
 
 
+def new_request_id() -> str:
+    return f"{random.getrandbits(128):032x}"
+
+
 def request_id_of(scope: Scope) -> str:
     """The id that this layer gave the request."""
     request_id: str = scope["state"]["request_id"]
@@ -39,7 +43,7 @@ class RequestLog:
         if scope["type"] != ScopeType.HTTP:  # lifespan
             await self._app(scope, receive, send)
             return
-        request_id = _client_request_id(scope) or f"{random.getrandbits(128):032x}"
+        request_id = _client_request_id(scope) or new_request_id()
         status = 0
 
         def see(message: Message) -> None:

@@ -22,10 +22,12 @@ MAX_URL_LENGTH: Final = 2048
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 RESOLVER_THREADS_MAX: Final = 256
 
-# Private in effect, whatever their registration says: metadata services, and forms that embed a private address.
-_NEVER_PUBLIC: Final = tuple(
-    ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48", "::/96")
-)
+# Private in effect, whatever their registration says: a metadata service, protocol assignments, documentation.
+_NEVER_PUBLIC: Final = tuple(ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "3fff::/20"))
+_GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
+"""All that IPv6 has of public addresses. Beside it lie forms that hold an IPv4 address, and what has no owner yet."""
+_TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
+"""But for these, which a gateway turns into the IPv4 address at their end."""
 
 Resolve = Callable[[str, int], Coroutine[Any, Any, list[str]]]
 
@@ -77,8 +79,10 @@ def is_public(address: str) -> bool:
         embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if embedded is not None:
             return is_public(str(embedded))
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
+        if ip in _TRANSLATED:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip not in _GLOBAL_UNICAST:
+            return False
     if any(ip in network for network in _NEVER_PUBLIC if network.version == ip.version):
         return False
     return ip.is_global and not ip.is_multicast

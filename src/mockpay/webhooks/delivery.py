@@ -103,7 +103,9 @@ async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIter
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
+            # A kilobyte may unpack to a gigabyte. So nothing is unpacked, and none is asked to pack.
             auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
         ) as session:
             yield session
     finally:

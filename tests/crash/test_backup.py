@@ -1,0 +1,75 @@
+"""A dump that is made under load, and restored elsewhere, is a gateway whose books agree."""
+
+import asyncio
+import random
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+from mockpay.postgres.embedded import _programs_folder
+from mockpay.postgres.pool import connect
+from mockpay.postgres.service_user import choose_service_user
+from tests.crash import books
+from tests.crash.clients import Client, Ledger
+from tests.crash.machine import Machine
+from tests.crash.run import end_velocity_rule
+from tests.support.background import Background
+from tests.support.processes import run, wait_until
+from tests.support.servers import scratch_folder
+
+BEFORE, AFTER = 150, 150
+
+
+def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
+    ledger = Ledger()
+    with (
+        scratch_folder() as folder,
+        closing(Background(0)) as background,
+        closing(Machine(folder, random.Random(1))) as machine,
+    ):
+        end_velocity_rule(machine)
+        clients = [
+            Client(number, 1, [machine.url("serve"), machine.url("api")], background.receiver.url, ledger)
+            for number in range(3)
+        ]
+        for client in clients:
+            client.start()
+        wait_until(lambda: len(ledger.told) >= BEFORE)
+        told_before = list(ledger.told)
+        folder_of_dump = folder / "dump"
+        folder_of_dump.mkdir()
+        choose_service_user().own(folder_of_dump)
+        dump = folder_of_dump / "mockpay.dump"
+        postgres("pg_dump", "--format=custom", f"--file={dump}", machine.database_url)
+        wait_until(lambda: len(ledger.told) >= len(told_before) + AFTER)
+        for client in clients:
+            client.stop()
+        restored = restore(machine.database_url, dump)
+        assert run("migrate", MOCKPAY_DATABASE_URL=restored).stdout == "The database is up to date.\n"
+        # What came after the dump is not in it. What a client was told before is, whole.
+        findings = books.check(restored, Ledger(told=told_before, asked=ledger.asked), background.receiver.received)
+        assert findings.all == []
+        assert findings.checked["payments"] >= len({each.payment_id for each in told_before})
+        assert findings.checked["payments"] < len({each.payment_id for each in ledger.told})
+
+
+def restore(url: str, dump: Path) -> str:
+    """Into a new database; its URL."""
+    superuser = url.replace("postgresql://mockpay@", "postgresql://postgres@")
+    asyncio.run(create_database(superuser))
+    postgres("pg_restore", "--exit-on-error", f"--dbname={superuser.replace('/mockpay?', '/restored?')}", str(dump))
+    return url.replace("/mockpay?", "/restored?")
+
+
+async def create_database(url: str) -> None:
+    connection = await connect(url)
+    await connection.execute("CREATE DATABASE restored OWNER mockpay")
+    await connection.close()
+
+
+def postgres(program: str, *arguments: str) -> None:
+    command = [str(_programs_folder() / program), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, **choose_service_user().process_options()
+    )
+    assert done.returncode == 0, done.stderr
