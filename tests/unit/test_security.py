@@ -71,8 +71,9 @@ def test_lines_of_libraries_are_escaped_too() -> None:
     assert "\x1b[2J" not in output.getvalue()
 
 
-def test_the_page_names_tests_that_there_are() -> None:
-    page = (ROOT / "docs" / "security.md").read_text()
+@pytest.mark.parametrize("name", ["security.md", "reliability.md"])
+def test_the_page_names_tests_that_there_are(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text()
     named = re.findall(r"`(test_\w+\.py)`((?:,? `test_\w+`)+)", page)
     assert len(named) >= 10
     for file, functions in named:
