@@ -83,6 +83,8 @@ def fitting(body: dict[str, Any]) -> dict[str, Any]:
         changes["tenant_id"] = None
     if body.get("rule_type") == "velocity" and body.get("window_secs") is None:
         changes["window_secs"] = 60
+    if body.get("rule_type") == "velocity" and isinstance(changes.get("threshold"), float):
+        changes["threshold"] = int(changes["threshold"])  # a number of payments
     if body.get("rule_type") == "amount_limit" and isinstance(body.get("window_secs"), (int, float)):
         changes["window_secs"] = None
     if "outcome" in body and OUTCOME.is_valid(body["outcome"]):
