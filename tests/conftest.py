@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from mockpay.logs import configure_logging
 from mockpay.postgres.pool import Connection, Database, connect, open_database
@@ -14,6 +15,8 @@ from tests.support.servers import Server, start_server
 
 def pytest_configure() -> None:
     configure_logging(json_lines=False, level="error")
+    settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+    settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
