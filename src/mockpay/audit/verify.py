@@ -1,13 +1,11 @@
 """Recompute every chain of the database, find what was tampered with, and sign or compare where the chains end."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
-from uuid import UUID
 
 import msgspec
 
-from mockpay.audit.chain import Break, Entry, breaks
+from mockpay.audit.chain import Break, breaks
 from mockpay.audit.checkpoint import Covered, Summary, Tally, line_of
 from mockpay.audit.trail import Key, Trail, joined, trails
 from mockpay.errors import StartupError
@@ -27,31 +25,20 @@ class Report(msgspec.Struct):
         return not (self.broken or self.lost)
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """A payment's trail, and what is broken of it."""
-
-    trail: Trail
-    broken: list[Break]
-
-    @property
-    def payment_id(self) -> UUID:
-        return self.trail.payment_id
-
-
 async def verify(connection: Connection, tell: Callable[[str], object], covered: Iterable[Covered] = ()) -> Report:
     """Check every chain, and that it goes on from where a checkpoint left it. In a transaction of one snapshot.
 
     Each fault is told when it is found: in constant memory, however many there are.
     """
     report = Report()
-    async for _, before, checked in joined(_covered_by_key(covered), _checked_by_key(connection)):
-        if checked:
-            report.payments += checked.trail.status is not None
-            report.entries += len(checked.trail.entries)
-            report.broken += len(checked.broken)
-            for broken in checked.broken:
+    async for _, before, trail in joined(_covered_by_key(covered), _trails_by_key(connection)):
+        if trail:
+            report.payments += trail.status is not None
+            report.entries += len(trail.entries)
+            for broken in _breaks(trail):
+                report.broken += 1
                 tell(_break_line(broken))
-        lost = before and _lost(before, checked.trail.entries if checked else None)
+        lost = before and _lost(before, trail)
         if lost:
             report.lost += 1
             tell(lost)
@@ -64,11 +51,11 @@ async def sign(connection: Connection, write: Callable[[bytes], object], key: by
     Raises StartupError at the first broken entry. What is written by then has no signature, and proves nothing.
     """
     tally = Tally()
-    async for checked in check_all(connection):
-        if checked.broken:
+    async for trail in trails(connection):
+        if any(_breaks(trail)):
             raise StartupError("The audit trail is broken, so nothing is signed; 'mockpay audit verify' says where.")
-        last = checked.trail.entries[-1]
-        covered = Covered(checked.trail.tenant_id, checked.trail.payment_id, last.sequence, last.entry_hash)
+        last = trail.entries[-1]
+        covered = Covered(trail.tenant_id, trail.payment_id, last.sequence, last.entry_hash)
         line = line_of(covered)
         tally.add(line, covered)
         write(line)
@@ -77,22 +64,18 @@ async def sign(connection: Connection, write: Callable[[bytes], object], key: by
     return summary
 
 
-async def check_all(connection: Connection) -> AsyncIterator[Checked]:
-    """Every payment, one after the other, the intact ones too. In the caller's snapshot, or else in one of its own."""
-    snapshot = connection.transaction(isolation="repeatable_read", readonly=True)
-    async with nullcontext() if connection.is_in_transaction() else snapshot:
-        async for trail in trails(connection):
-            yield Checked(trail, list(breaks(trail.payment_id, trail.entries, trail.status)))
-
-
 async def _covered_by_key(covered: Iterable[Covered]) -> AsyncIterator[tuple[Key, Covered]]:
     for each in covered:
         yield (each.tenant_id, each.payment_id), each
 
 
-async def _checked_by_key(connection: Connection) -> AsyncIterator[tuple[Key, Checked]]:
-    async for checked in check_all(connection):
-        yield (checked.trail.tenant_id, checked.trail.payment_id), checked
+async def _trails_by_key(connection: Connection) -> AsyncIterator[tuple[Key, Trail]]:
+    async for trail in trails(connection):
+        yield (trail.tenant_id, trail.payment_id), trail
+
+
+def _breaks(trail: Trail) -> Iterator[Break]:
+    return breaks(trail.payment_id, trail.entries, trail.status)
 
 
 def _break_line(broken: Break) -> str:
@@ -100,12 +83,12 @@ def _break_line(broken: Break) -> str:
     return f"payment {broken.payment_id}: entry {where}: {broken.problem}"
 
 
-def _lost(before: Covered, entries: Sequence[Entry] | None) -> str | None:
+def _lost(before: Covered, trail: Trail | None) -> str | None:
     """What is no longer there of what a checkpoint covers. The hash of one entry pins all before it in its chain."""
-    if entries is None:
+    if trail is None:
         place = f"payment {before.payment_id} of tenant {before.tenant_id}"
         return f"{place}: missing since the checkpoint, with {before.entries} audit entries"
-    until = [entry for entry in entries if entry.sequence <= before.entries]
+    until = [entry for entry in trail.entries if entry.sequence <= before.entries]
     if not until or until[-1].sequence < before.entries:
         missing = (until[-1].sequence if until else 0) + 1
         which = f"entry number {missing}" if missing == before.entries else f"entries {missing} to {before.entries}"
