@@ -97,17 +97,18 @@ async def due_outcome(connection: Connection) -> Payment | None:
 
 async def update(connection: Connection, payment: Payment) -> None:
     """Write what a transition may change. The caller holds the row's lock."""
-    await connection.execute(
-        _UPDATE_SQL,
-        payment.tenant_id,
-        payment.id,
+    await connection.execute(_UPDATE_SQL, payment.tenant_id, payment.id, *state_columns(payment), payment.updated_at)
+
+
+def state_columns(payment: Payment) -> tuple[Any, ...]:
+    """status, failure_code, failure_message, refund_minor_units, refunded_at, refund_reason: what a transition sets."""
+    return (
         payment.status.value,
         payment.failure_code,
         payment.failure_message,
         payment.refund.minor_units if payment.refund else None,
         payment.refunded_at,
         payment.refund_reason,
-        payment.updated_at,
     )
 
 

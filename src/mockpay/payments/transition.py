@@ -58,8 +58,8 @@ async def move_together(context: Context, asked: Sequence[Transition]) -> list[A
         written = await store.write(connection, moved, now) if moved else set()
     if any(each.delivery for each in moved):
         context.wake_worker()
-    done = {id(each) for each in moved if each.place in written}
-    return [_outcome(each, done) if isinstance(each, Moved) else each for each in decided]
+    done = {each.place: each for each in moved if each.place in written}
+    return [_outcome(each, done.get(each.place)) if isinstance(each, Moved) else each for each in decided]
 
 
 def decide(context: Context, asked: Transition, known: Known, now: datetime) -> Answer | ApiError | Moved:
@@ -96,5 +96,6 @@ def _firsts(moved: Sequence[Moved]) -> list[Moved]:
     return [places[place] for place in sorted(places)]
 
 
-def _outcome(moved: Moved, done: set[int]) -> Answer | None:
-    return Answer(CHANGED, moved.answer_body) if id(moved) in done else None
+def _outcome(moved: Moved, done: Moved | None) -> Answer | None:
+    """`done` is what was written of the same payment: this, or what another request of the batch asked for."""
+    return Answer(CHANGED, moved.answer_body) if moved is done else None

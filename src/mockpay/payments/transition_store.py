@@ -11,7 +11,7 @@ import msgspec
 from mockpay.audit.chain import EMPTY, Entry, Head
 from mockpay.idempotency.model import KeyedRequest, Stored
 from mockpay.payments.model import Payment
-from mockpay.payments.store import payment_of
+from mockpay.payments.store import payment_of, state_columns
 from mockpay.postgres.parameters import columns_of, jsonb
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.store import NewDelivery, delivery_columns
@@ -154,12 +154,7 @@ def _columns(moved: Moved) -> tuple[Any, ...]:
         payment.id,
         moved.version,
         entry.content.old_status,
-        payment.status.value,
-        payment.failure_code,
-        payment.failure_message,
-        payment.refund.minor_units if payment.refund else None,
-        payment.refunded_at,
-        payment.refund_reason,
+        *state_columns(payment),
         keyed.key if keyed else None,
         keyed.fingerprint if keyed else None,
         moved.answer_body if keyed else None,

@@ -110,7 +110,7 @@ class LimitedProtocol(HttpToolsProtocol):
             raise MalformedHttp(f"More than {AHEAD_MAX} requests were sent ahead of their answers.")
         super().on_headers_complete()
         # Trailers come to the same list, when the headers are read and believed already; so they go nowhere.
-        self.headers = deque(maxlen=0)  # type: ignore[assignment]
+        self.headers = deque(maxlen=0)  # type: ignore[assignment]  # a list to uvicorn, which only appends
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)
