@@ -128,7 +128,7 @@ def measure_peers(report: Report, folder: Path, programs: Path, seconds: float) 
         peers.localstripe(programs, port=18420) as other,
     ):
         for name, (found, rate) in (
-            ("MockPay, durable and signed for", peers.of_mockpay(gateway, own, seconds)),
+            ("MockPay, durable", peers.of_mockpay(gateway, own, seconds)),
             ("localstripe, in memory, without idempotency", peers.of_localstripe(other, own, seconds)),
         ):
             rates[name] = rate

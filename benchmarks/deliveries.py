@@ -17,7 +17,6 @@ SECONDS: Final = 8
 QUEUED: Final = 50_000
 BACKLOG: Final = 1_000_000
 SETTINGS: Final = {"MOCKPAY_LOG_LEVEL": "warning", "MOCKPAY_WEBHOOK_CONCURRENCY_PER_HOST": "64"}
-TENANT = "00000000-0000-7000-8000-0000000000bb"
 QUEUE = """
 WITH tenant AS (
     INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)

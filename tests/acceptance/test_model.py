@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule, run_state_machine_as_test
 
 from tests.acceptance.conftest import Start
-from tests.support.model import Model, Payment
+from tests.support.model import Model, Payment, money
 from tests.support.processes import Gateway
 
 TENANTS: Final = 2
@@ -17,10 +17,6 @@ ONES = st.integers(0, TENANTS - 1)
 KEYS = st.sampled_from("abcdefgh")
 KEYS_OR_NONE = st.none() | KEYS
 AMOUNTS = st.sampled_from([1, 100, 4999, 10_000_000, 10_000_001])
-
-
-def money(cents: int) -> str:
-    return f"{cents // 100}.{cents % 100:02}"
 
 
 class Walk(RuleBasedStateMachine):

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import httpx
 
+from tests.support.model import money
+
 PATIENCE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.05
 
@@ -83,7 +85,7 @@ class Client:
         """A payment, and what becomes of it."""
         amount = self._chance.choice((100, 4_999, 20_000_000))  # the last is above the limit, and flagged
         webhook = self._receiver_url if self._chance.random() < 0.8 else None
-        body = {"amount": f"{amount // 100}.{amount % 100:02}", "currency": "USD", "webhook_url": webhook}
+        body = {"amount": money(amount), "currency": "USD", "webhook_url": webhook}
         payment = self._ask("create", "/api/payments", body, amount)
         if payment is None or payment["status"] == "flagged":
             return
@@ -93,7 +95,7 @@ class Client:
             return
         if self._chance.random() < 0.4:
             refunded = amount if self._chance.random() < 0.5 else amount // 4
-            self._ask("refund", f"{path}/refund", {"refund_amount": f"{refunded // 100}.{refunded % 100:02}"}, refunded)
+            self._ask("refund", f"{path}/refund", {"refund_amount": money(refunded)}, refunded)
         if webhook and self._chance.random() < 0.1:
             self._replay(path)
 

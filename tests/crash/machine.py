@@ -79,14 +79,6 @@ class Machine:
     def wait_until_ready(self, part: str) -> None:
         wait_until(lambda: self._is_ready(part))
 
-    def tracebacks(self) -> list[str]:
-        """Of the programs' logs: the last line of each."""
-        return [
-            block.strip().splitlines()[-1]
-            for log in self._folder.glob("*.log")
-            for block in log.read_text(errors="replace").split("Traceback (most recent call last)")[1:]
-        ]
-
     def close(self) -> None:
         for program in self._programs.values():
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-import httpx
 import msgspec
 
 from tests.crash import books
@@ -15,9 +14,9 @@ from tests.crash.books import Findings
 from tests.crash.clients import Client, Ledger
 from tests.crash.machine import ADMIN_KEY, Machine
 from tests.support.background import Background
+from tests.support.processes import end_velocity_rule
 
 CLIENTS: Final = 6
-VELOCITY: Final = "/api/admin/fraud-rules/00000000-0000-7000-8000-000000000001"
 _REFUSED: Final = 0.1
 
 
@@ -55,7 +54,7 @@ def run(folder: Path, *, seed: int, kills: int, seconds: float, say: Callable[[s
     started = time.monotonic()
     with closing(Background(0)) as background, closing(Machine(folder, chance)) as machine:
         background.receiver.answers = [500 if chance.random() < _REFUSED else 200 for _ in range(100_000)]
-        end_velocity_rule(machine)
+        end_velocity_rule(machine.url("serve"), ADMIN_KEY)
         urls = [machine.url(part) for part in ("serve", "api")]
         clients = [Client(number, seed, urls, background.receiver.url, ledger) for number in range(CLIENTS)]
         for client in clients:
@@ -81,10 +80,3 @@ def _tend_for(machine: Machine, seconds: float) -> None:
     while time.monotonic() < deadline:
         machine.tend()
         time.sleep(0.02)
-
-
-def end_velocity_rule(machine: Machine) -> None:
-    """It would flag nearly all that such clients do."""
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-    answer = httpx.patch(machine.url("serve") + VELOCITY, json={"is_active": False}, headers=headers, trust_env=False)
-    answer.raise_for_status()

@@ -11,10 +11,9 @@ from mockpay.postgres.pool import connect
 from mockpay.postgres.service_user import choose_service_user
 from tests.crash import books
 from tests.crash.clients import Client, Ledger
-from tests.crash.machine import Machine
-from tests.crash.run import end_velocity_rule
+from tests.crash.machine import ADMIN_KEY, Machine
 from tests.support.background import Background
-from tests.support.processes import run, wait_until
+from tests.support.processes import end_velocity_rule, run, wait_until
 from tests.support.servers import scratch_folder
 
 BEFORE, AFTER = 150, 150
@@ -27,7 +26,7 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
         closing(Background(0)) as background,
         closing(Machine(folder, random.Random(1))) as machine,
     ):
-        end_velocity_rule(machine)
+        end_velocity_rule(machine.url("serve"), ADMIN_KEY)
         clients = [
             Client(number, 1, [machine.url("serve"), machine.url("api")], background.receiver.url, ledger)
             for number in range(3)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mockpay import rollups
+from mockpay.housekeeping import clean_once
 from mockpay.payments.model import Status
 from mockpay.postgres.migrate import bundled_migrations, migrate
 from mockpay.postgres.pool import Connection, connect
@@ -88,7 +89,10 @@ async def test_after_a_day_nothing_is_recent_and_the_minutes_are_forgotten(
     busy: Gateway, clock: FakeClock, superuser: Any
 ) -> None:
     await rollups.put_together(superuser, clock.now() + LATER)
-    clock.advance(24 * 3600 + 61)
+    clock.advance(24 * 3600 + 30)  # still in the minute in which they were made, a day later
+    found = await rollups.read(superuser, [Figure.PAYMENTS], clock.now() - rollups.DAY)
+    assert sum(each.recent for each in found) == 7
+    clock.advance(31)
     for now in (clock.now(), clock.now() + FINALLY):
         found = await rollups.read(superuser, [Figure.PAYMENTS, Figure.AUDIT_ENTRIES], clock.now() - rollups.DAY)
         assert sum(each.rows for each in found if each.figure is Figure.PAYMENTS) == 7
@@ -99,6 +103,13 @@ async def test_after_a_day_nothing_is_recent_and_the_minutes_are_forgotten(
     await busy.succeeded("new")
     found = await rollups.read(superuser, [Figure.PAYMENTS], clock.now() - rollups.DAY)
     assert sum(each.recent for each in found) == 1
+
+
+async def test_the_housekeeping_puts_together(busy: Gateway, clock: FakeClock, superuser: Any) -> None:
+    assert await rows(superuser, "backend <> 0") > 0
+    clock.advance(LATER.total_seconds())
+    await clean_once(busy.context)
+    assert await rows(superuser, "backend <> 0") == 0
 
 
 async def test_it_waits_for_nobody_who_counts(busy: Gateway, clock: FakeClock, database: Any, superuser: Any) -> None:

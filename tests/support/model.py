@@ -11,6 +11,10 @@ EVENTS: Final = {
 }  # fmt: skip
 
 
+def money(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02}"
+
+
 @dataclass
 class Payment:
     tenant: int
@@ -77,7 +81,9 @@ class Model:
 
     def _repeat(self, tenant: int, key: str | None, *asked: object) -> str | None:
         first = None if key is None else self.keys.get((tenant, key))
-        return first and ("replayed" if first == asked else "idempotency_key_reused")  # type: ignore[return-value]
+        if first is None:
+            return None
+        return "replayed" if first == asked else "idempotency_key_reused"
 
     def _keep(self, tenant: int, key: str | None, *asked: object) -> None:
         if key is not None:

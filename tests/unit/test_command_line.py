@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from mockpay.admin_key import ensure_admin_key
+from mockpay.cli import app
 from mockpay.errors import StartupError
 from mockpay.logs import configure_logging, redact
 from mockpay.postgres.migrate import Migration, bundled_migrations, pending
@@ -42,6 +43,12 @@ def test_a_wrong_setting_is_named_and_no_secret_quoted(changes: dict[str, Any], 
     with pytest.raises(StartupError, match=name) as raised:
         check(Settings(**changes))
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("flag", ["--concurrency", "--webhook-concurrency"])
+def test_the_concurrency_of_a_worker_has_a_short_name(flag: str) -> None:
+    bound = app.parse_args(["worker", flag, "7"])[1]
+    assert bound.arguments["settings"].webhook_concurrency == 7
 
 
 def test_commands_for_an_external_database_say_so() -> None:
