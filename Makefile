@@ -12,8 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # is on the system's PostgreSQL as well, so without PgBouncer only what depends most on the server is run.
 INTEGRATION := tests/integration/test_
 BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fault_rules.py idempotency.py migrate.py outage.py \
-	outcomes.py races.py rate_limit.py replay.py rollups.py sql.py tenants.py transition.py)
-ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py sql.py)
+	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py sql.py tenants.py transition.py)
+ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py rights.py sql.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench endurance soak format constraints clean

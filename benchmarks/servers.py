@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.support.processes import Gateway, running
 
 from benchmarks import load
-from mockpay.postgres.embedded import EmbeddedPostgres
-from mockpay.serving import migrate
+from mockpay.database_access import DatabaseAccess, migrate
+from mockpay.postgres.embedded import APPLICATION, OWNER, EmbeddedPostgres
 
 
 @contextmanager
@@ -18,8 +18,9 @@ def embedded(folder: Path) -> Iterator[str]:
     postgres.launch()
     postgres.wait_until_ready()
     try:
-        asyncio.run(migrate(postgres.url()))
-        yield postgres.url()
+        access = DatabaseAccess(postgres.url(APPLICATION), postgres.url(OWNER))
+        asyncio.run(migrate(access))
+        yield access.url
     finally:
         postgres.stop()
 

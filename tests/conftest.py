@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from mockpay.logs import configure_logging
+from mockpay.postgres.embedded import OWNER
 from mockpay.postgres.pool import Connection, Database, connect, open_database
 from tests.support.databases import TEMPLATE, make_template, new_database, uneven_rollups
 from tests.support.fakes import FakeClock, Receiver, open_receiver
@@ -32,9 +33,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 async def empty_database_url(server: Server) -> AsyncIterator[str]:
-    """A database of MockPay's own role, with nothing in it."""
+    """As the owner, of a database with nothing in it."""
     async with new_database(server, "template0") as name:
-        yield server.url(name)
+        yield server.url(name, OWNER)
 
 
 @pytest.fixture
@@ -48,7 +49,13 @@ async def database_name(server: Server, request: pytest.FixtureRequest) -> Async
 
 @pytest.fixture
 def database_url(server: Server, database_name: str) -> str:
+    """As the application, which does not own the tables."""
     return server.url(database_name)
+
+
+@pytest.fixture
+def owner_url(server: Server, database_name: str) -> str:
+    return server.url(database_name, OWNER)
 
 
 @pytest.fixture

@@ -63,11 +63,11 @@ def worker(*, settings: SettingsParameter = Settings()) -> None:
 @app.command
 def migrate(*, settings: SettingsParameter = Settings()) -> None:
     """Bring the schema of the database up to date. Safe to run from many processes at once."""
-    from mockpay import serving
+    from mockpay import database_access
 
     _prepare(settings)
-    with serving.running_database(settings) as url:
-        applied = _run(serving.migrate(url))
+    with database_access.running_database(settings) as access:
+        applied = _run(database_access.migrate(access))
     print("\n".join(f"applied {name}" for name in applied) or "The database is up to date.")
 
 
@@ -84,14 +84,14 @@ def audit_verify(
     key_file
         The file of the key that signed it. In development the one in the data folder if not given.
     """
-    from mockpay import serving
+    from mockpay import database_access, serving
     from mockpay.audit import checkpoint_file
 
     _prepare(settings)
     signed = checkpoint and checkpoint_file.summary_in(checkpoint, checkpoint_file.checking_key(settings, key_file))
     covered = checkpoint_file.covered_in(checkpoint, signed) if checkpoint and signed else ()
-    with serving.running_database(settings) as url:
-        report = _run(serving.verify_audit(url, print, covered))
+    with database_access.running_database(settings) as access:
+        report = _run(serving.verify_audit(access.url, print, covered))
     if signed:
         lost = f"{report.lost} MISSING OR REWRITTEN" if report.lost else "all there"
         print(f"checkpoint of {signed.created_at}: {signed}: {lost}")
@@ -115,15 +115,15 @@ def audit_checkpoint(
         The file of the key to sign with, at least 32 characters. In development one is made in the data folder if not
         given; in production it must be.
     """
-    from mockpay import serving
+    from mockpay import database_access, serving
     from mockpay.audit import checkpoint_file
     from mockpay.types import SystemClock
 
     _prepare(settings)
     key = checkpoint_file.signing_key(settings, key_file)
     target = checkpoint_file.new_file(file) if file else nullcontext(sys.stdout.buffer.write)
-    with target as write, serving.running_database(settings) as url:
-        summary = _run(serving.sign_audit(url, write, key, SystemClock().now()))
+    with target as write, database_access.running_database(settings) as access:
+        summary = _run(serving.sign_audit(access.url, write, key, SystemClock().now()))
     if file:
         print(f"{file}: {summary}")
 

@@ -6,7 +6,6 @@ Heavy imports are inside the functions: they run while the embedded database sta
 import asyncio
 import functools
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -14,13 +13,21 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from mockpay.admin_key import ensure_admin_key
+from mockpay.database_access import (
+    check_database,
+    check_production,
+    database,
+    external_database,
+    migrate_patiently,
+    snapshot,
+)
 from mockpay.errors import StartupError
 from mockpay.listening import allow_many_connections, base_url, bind
 from mockpay.settings import Settings
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
     from mockpay.audit.checkpoint import Covered, Summary
     from mockpay.audit.verify import Report
     from mockpay.context import Context
-    from mockpay.postgres.pool import Connection
 
 GRACEFUL_SHUTDOWN_SECONDS: Final = 10
 PARENT_POLL_SECONDS: Final = 0.5
@@ -44,13 +50,13 @@ _EXAMPLE: Final = """{"name": "Me", "email": "me@example.com"}"""
 def serve(settings: Settings) -> None:
     """Everything on one machine, until a signal. Raises StartupError."""
     check_production(settings, needs_admin_key=True)
-    with bind(settings) as listeners, stop_requests() as requested, database(settings, requested.is_set) as url:
-        _migrate_patiently(settings, url)
+    with bind(settings) as listeners, stop_requests() as requested, database(settings, requested.is_set) as access:
+        migrate_patiently(settings, access)
         admin_key, admin_key_place = ensure_admin_key(settings)
         settings = replace(settings, admin_key=admin_key)
         announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
         if not requested.is_set():
-            _run_servers(settings, url, listeners, requested, with_worker=True, announce=announce)
+            _run_servers(settings, access.url, listeners, requested, with_worker=True, announce=announce)
 
 
 def serve_api(settings: Settings) -> None:
@@ -58,7 +64,7 @@ def serve_api(settings: Settings) -> None:
     check_production(settings, needs_admin_key=True)
     url = external_database(settings, "api")
     with bind(settings) as listeners, stop_requests() as requested:
-        asyncio.run(check_migrated(url))
+        asyncio.run(check_database(settings, url))
         admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
         announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
         if not requested.is_set():
@@ -71,7 +77,7 @@ async def serve_worker(settings: Settings) -> None:
 
     check_production(settings, needs_admin_key=False)
     url = external_database(settings, "worker")
-    await check_migrated(url)
+    await check_database(settings, url)
     async with open_parts(settings, url) as (context, worker):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -94,36 +100,11 @@ def _serve_worker_metrics(settings: Settings, context: "Context") -> None:
         ) from error
 
 
-async def migrate(url: str) -> list[str]:
-    """Apply what is missing; the names of what was. Raises StartupError."""
-    from mockpay.postgres import migrate as migrations
-
-    async with _connection(url) as connection:
-        applied = await migrations.migrate(connection, migrations.bundled_migrations())
-    return [migration.name for migration in applied]
-
-
-def _migrate_patiently(settings: Settings, url: str) -> None:
-    from mockpay.postgres.pool import patiently
-
-    asyncio.run(patiently(functools.partial(migrate, url), settings.start_patience_seconds))
-
-
-async def check_migrated(url: str) -> None:
-    """Raises StartupError if the schema is not this program's."""
-    from mockpay.postgres.migrate import bundled_migrations, is_current
-
-    async with _connection(url) as connection:
-        current = await is_current(connection, bundled_migrations())
-    if not current:
-        raise StartupError("The database is not migrated to this version of MockPay; run 'mockpay migrate' first.")
-
-
 async def verify_audit(url: str, tell: Callable[[str], object], covered: "Iterable[Covered]" = ()) -> "Report":
     """Check every audit chain of the database. Raises StartupError if it can't be read."""
     from mockpay.audit.verify import verify
 
-    async with _snapshot(url) as connection:
+    async with snapshot(url) as connection:
         return await verify(connection, tell, covered)
 
 
@@ -131,71 +112,8 @@ async def sign_audit(url: str, write: Callable[[bytes], object], key: bytes, now
     """Write a checkpoint. Raises StartupError if the trail is broken or can't be read."""
     from mockpay.audit.verify import sign
 
-    async with _snapshot(url) as connection:
+    async with snapshot(url) as connection:
         return await sign(connection, write, key, now)
-
-
-def check_production(settings: Settings, *, needs_admin_key: bool) -> None:
-    """Raises StartupError if production lacks what must not be guessed."""
-    if not settings.is_production:
-        return
-    if not settings.database_url:
-        raise StartupError("In production MOCKPAY_DATABASE_URL must be set; the embedded database is for development.")
-    if needs_admin_key and not settings.admin_key:
-        raise StartupError("In production MOCKPAY_ADMIN_KEY must be set, to at least 16 random characters.")
-
-
-def external_database(settings: Settings, command: str) -> str:
-    """Raises StartupError if there is none."""
-    if not settings.database_url:
-        raise StartupError(
-            f"'mockpay {command}' needs MOCKPAY_DATABASE_URL; 'mockpay serve' brings a database of its own."
-        )
-    return settings.database_url
-
-
-@contextmanager
-def database(settings: Settings, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """The URL of the database to use: the external one, or the embedded one for as long as this is open.
-
-    Raises StartupError, and StartCancelled if told to.
-    """
-    if settings.database_url:
-        yield settings.database_url
-        return
-    from mockpay.postgres.embedded import EmbeddedPostgres
-
-    embedded = EmbeddedPostgres(settings.data_dir)
-    try:
-        embedded.launch()
-        importlib.import_module("mockpay.app")  # while the database starts, on the other core
-        embedded.wait_until_ready(is_cancelled)
-        embedded.keep_running()
-        yield embedded.url()
-    finally:
-        embedded.stop()
-
-
-@contextmanager
-def running_database(settings: Settings) -> Iterator[str]:
-    """For commands: like `database`, but joins the embedded one if a `serve` runs it already."""
-    check_production(settings, needs_admin_key=False)
-    url = settings.database_url or _embedded_url_if_running(settings)
-    if url:
-        yield url
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the database is stopped then too
-    try:
-        with database(settings) as own_url:
-            yield own_url
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _embedded_url_if_running(settings: Settings) -> str | None:
-    from mockpay.postgres.embedded import EmbeddedPostgres
-
-    return EmbeddedPostgres(settings.data_dir).url_if_running()
 
 
 @contextmanager
@@ -214,30 +132,6 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@asynccontextmanager
-async def _connection(url: str) -> "AsyncIterator[Connection]":
-    from mockpay.postgres.pool import connect
-
-    connection = await connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
-async def _snapshot(url: str) -> "AsyncIterator[Connection]":
-    """Everything that is read is of one moment. Raises StartupError, also where the database goes away in between."""
-    import asyncpg
-
-    await check_migrated(url)
-    try:
-        async with _connection(url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-            yield connection
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise StartupError(f"The database could not be read to the end: {error}; run the command again.") from error
 
 
 def _run_servers(

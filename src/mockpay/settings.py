@@ -51,6 +51,10 @@ class Settings:
     database_url: Annotated[str | None, Parameter(show_default=False)] = None
     """An existing PostgreSQL (15 or newer) to use in place of the embedded one."""
 
+    migration_database_url: Annotated[str | None, Parameter(show_default=False)] = None
+    """The same database as the role that owns the tables, where the other URL's role should have no right to change
+    them. Only `serve` and `migrate` use it, and give the other role the rights it needs."""
+
     database_connections: Annotated[int, Parameter(validator=_between(2, 1000))] = 16
     """The most connections that a process opens to the database."""
 
@@ -151,9 +155,17 @@ def _check_proxy(proxy: str) -> None:
 
 
 def _check_secrets(settings: Settings) -> None:
-    url = settings.database_url
-    if url is not None and not url.startswith(("postgres://", "postgresql://")):
-        raise StartupError("MOCKPAY_DATABASE_URL must be a URL like postgresql://user:password@host:5432/database.")
+    for url, name in (
+        (settings.database_url, "MOCKPAY_DATABASE_URL"),
+        (settings.migration_database_url, "MOCKPAY_MIGRATION_DATABASE_URL"),
+    ):
+        if url is not None and not url.startswith(("postgres://", "postgresql://")):
+            raise StartupError(f"{name} must be a URL like postgresql://user:password@host:5432/database.")
+    if settings.migration_database_url and not settings.database_url:
+        raise StartupError(
+            "MOCKPAY_MIGRATION_DATABASE_URL is set, and MOCKPAY_DATABASE_URL is not; set it to the role that requests "
+            "are served as."
+        )
     if settings.admin_key is not None and not _ADMIN_KEY.fullmatch(settings.admin_key):
         raise StartupError(
             f"MOCKPAY_ADMIN_KEY must be at least {ADMIN_KEY_LENGTH_MIN} characters long, "

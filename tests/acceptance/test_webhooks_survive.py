@@ -101,10 +101,12 @@ def test_api_and_worker_alone_on_an_external_database(
     start: Start, listen: Callable[..., Background], server: Server, empty_database_url: str, folder: Path
 ) -> None:
     """The API is killed right after its commit; no worker ever ran until then."""
-    settings = {"MOCKPAY_DATABASE_URL": empty_database_url, "MOCKPAY_ENV": "production", "MOCKPAY_ADMIN_KEY": "k" * 32}
+    database_url = server.url(urlsplit(empty_database_url).path.removeprefix("/"))
+    settings = {"MOCKPAY_DATABASE_URL": database_url, "MOCKPAY_ENV": "production", "MOCKPAY_ADMIN_KEY": "k" * 32}
     unmigrated = run("api", MOCKPAY_PORT="0", **settings)
     assert "run 'mockpay migrate' first" in unmigrated.stderr
-    with_ten = [Program(folder / f"migrate-{number}.log", "migrate", **settings) for number in range(10)]
+    owner = settings | {"MOCKPAY_MIGRATION_DATABASE_URL": empty_database_url}
+    with_ten = [Program(folder / f"migrate-{number}.log", "migrate", **owner) for number in range(10)]
     assert [program.process.wait(60) for program in with_ten] == [0] * 10
     assert sum("applied 0001_first_light.sql" in program.output for program in with_ten) == 1
     gateway = start("api", **settings)
@@ -113,11 +115,11 @@ def test_api_and_worker_alone_on_an_external_database(
     gateway.kill()
     lines = [json.loads(line) for line in gateway.output.splitlines() if line.startswith("{")]
     assert any(line["event"] == "request" and line["path"] == "/api/payments" for line in lines)
-    for secret in (tenant["api_key"], tenant["webhook_secret"], "k" * 32, empty_database_url):
+    for secret in (tenant["api_key"], tenant["webhook_secret"], "k" * 32, database_url):
         assert secret not in gateway.output
     background = listen()
     redirect(server, empty_database_url, background.receiver.url)
-    development = {"MOCKPAY_DATABASE_URL": empty_database_url}
+    development = {"MOCKPAY_DATABASE_URL": database_url}
     worker = Program(folder / "worker.log", "worker", **development)
     with running(worker):
         [received] = background.wait_for(1)

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 import psutil
 
-from mockpay.postgres.embedded import EmbeddedPostgres
+from mockpay.postgres.embedded import APPLICATION, DATABASE, EmbeddedPostgres
 from tests.support.processes import Program, kill_database, wait_until
 from tests.support.servers import free_port
 
@@ -32,14 +32,21 @@ class Machine:
         self.surprises: list[str] = []
         self._start("serve")
         self.wait_until_ready("serve")
-        self.database_url = EmbeddedPostgres(self._data_dir).url_if_running() or ""
-        assert self.database_url, "it runs"
+        self._database = EmbeddedPostgres(self._data_dir)
+        assert self._database.join(), "it runs"
         for part in ("api", "worker"):
             self._start(part)
         self.wait_until_ready("api")
 
     def url(self, part: str) -> str:
         return f"http://127.0.0.1:{self._ports[part]}"
+
+    @property
+    def database_url(self) -> str:
+        return self.database_url_of(APPLICATION)
+
+    def database_url_of(self, role: str, database: str = DATABASE) -> str:
+        return self._database.url(role, database)
 
     def kill_one(self) -> str:
         """A victim by chance; what it was."""

@@ -6,7 +6,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from mockpay.postgres.embedded import _programs_folder
+from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER, _programs_folder
 from mockpay.postgres.pool import connect
 from mockpay.postgres.service_user import choose_service_user
 from tests.crash import books
@@ -39,12 +39,11 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
         folder_of_dump.mkdir()
         choose_service_user().own(folder_of_dump)
         dump = folder_of_dump / "mockpay.dump"
-        postgres("pg_dump", "--format=custom", f"--file={dump}", machine.database_url)
+        postgres("pg_dump", "--format=custom", f"--file={dump}", machine.database_url_of(OWNER))
         wait_until(lambda: len(ledger.told) >= len(told_before) + AFTER)
         for client in clients:
             client.stop()
-        restored = restore(machine.database_url, dump)
-        assert run("migrate", MOCKPAY_DATABASE_URL=restored).stdout == "The database is up to date.\n"
+        restored = restore(machine, dump)
         # What came after the dump is not in it. What a client was told before is, whole.
         findings = books.check(restored, Ledger(told=told_before, asked=ledger.asked), background.receiver.received)
         assert findings.all == []
@@ -52,18 +51,29 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
         assert findings.checked["payments"] < len({each.payment_id for each in ledger.told})
 
 
-def restore(url: str, dump: Path) -> str:
-    """Into a new database; its URL."""
-    superuser = url.replace("postgresql://mockpay@", "postgresql://postgres@")
-    asyncio.run(create_database(superuser))
-    postgres("pg_restore", "--exit-on-error", f"--dbname={superuser.replace('/mockpay?', '/restored?')}", str(dump))
-    return url.replace("/mockpay?", "/restored?")
+def restore(machine: Machine, dump: Path) -> str:
+    """Into a new database, as the docs say; its URL for the application, which gets its rights again."""
+    asyncio.run(create_database(machine.database_url_of(SUPERUSER)))
+    as_owner = machine.database_url_of(OWNER, "restored")
+    postgres("pg_restore", "--exit-on-error", "--no-owner", "--no-privileges", f"--dbname={as_owner}", str(dump))
+    restored = machine.database_url_of(APPLICATION, "restored")
+    migrated = run("migrate", MOCKPAY_DATABASE_URL=restored, MOCKPAY_MIGRATION_DATABASE_URL=as_owner)
+    assert migrated.stdout == "The database is up to date.\n", migrated.stderr
+    assert not asyncio.run(may_rewrite_the_audit(as_owner)), "the owner itself lacks the right, as before"
+    return restored
 
 
 async def create_database(url: str) -> None:
     connection = await connect(url)
-    await connection.execute("CREATE DATABASE restored OWNER mockpay")
+    await connection.execute(f"CREATE DATABASE restored OWNER {OWNER}")
     await connection.close()
+
+
+async def may_rewrite_the_audit(url: str) -> bool:
+    connection = await connect(url)
+    may: bool = await connection.fetchval("SELECT has_table_privilege('audit_log', 'UPDATE')")
+    await connection.close()
+    return may
 
 
 def postgres(program: str, *arguments: str) -> None:

@@ -351,9 +351,10 @@ async def test_a_worker_survives_the_loss_of_its_connections(
 ) -> None:
     worker = gateway.worker()
     running = asyncio.create_task(worker.run())
-    await until(superuser, "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'mockpay'")
+    connections = "pg_stat_activity WHERE usename = 'mockpay_application'"
+    await until(superuser, f"SELECT count(*) > 0 FROM {connections}")
     for _ in range(5):
-        await superuser.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mockpay'")
+        await superuser.execute(f"SELECT pg_terminate_backend(pid) FROM {connections}")
         await asyncio.sleep(0.1)
     await eventually(lambda: gateway.succeeded("k"))
     await receiver.wait_for(1)

@@ -72,15 +72,15 @@ async def test_attempts_are_counted_by_outcome(gateway: Gateway, superuser: Any)
 async def test_without_the_database_the_process_still_tells_of_itself(
     client: httpx.AsyncClient, superuser: Any, database_name: str
 ) -> None:
-    await superuser.execute("ALTER ROLE mockpay CONNECTION LIMIT 0")
+    await superuser.execute("ALTER ROLE mockpay_application CONNECTION LIMIT 0")
     try:
         await superuser.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usename = 'mockpay'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usename = 'mockpay_application'",
             database_name,
         )
         found = await samples(client)
     finally:
-        await superuser.execute("ALTER ROLE mockpay CONNECTION LIMIT -1")
+        await superuser.execute("ALTER ROLE mockpay_application CONNECTION LIMIT -1")
     assert found["mockpay_database_up", ""] == 0
     assert ("mockpay_webhook_queue_depth", "") not in found
 

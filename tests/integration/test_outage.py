@@ -16,9 +16,7 @@ from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway
 from tests.support.servers import Server, free_port
 
-KILL_SQL = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mockpay' AND datname = current_database()"
-)
+KILL_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mockpay_application' AND datname = current_database()"
 
 
 async def create(client: httpx.AsyncClient, key: str) -> httpx.Response:
@@ -78,13 +76,13 @@ async def test_a_database_that_refuses_connections(
 async def test_a_transaction_that_loses_its_connection_writes_nothing(database: Database, superuser: Any) -> None:
     async def lose_it_half_way() -> None:
         async with database.transaction() as connection:
-            await connection.execute("CREATE TABLE half_done ()")
+            await connection.execute("UPDATE fraud_rules SET is_active = false")
             await superuser.execute(KILL_SQL)
             await connection.execute("SELECT 1")
 
     with pytest.raises(DatabaseUnavailable):
         await lose_it_half_way()
-    assert await superuser.fetchval("SELECT to_regclass('half_done')") is None
+    assert await superuser.fetchval("SELECT bool_and(is_active) FROM fraud_rules")
 
 
 @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:{port}/x", "postgresql://x@name.invalid/x"])

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from mockpay.postgres.embedded import APPLICATION, OWNER
 from mockpay.postgres.migrate import bundled_migrations, migrate
 from mockpay.postgres.pool import connect
 from tests.support.servers import Server
@@ -20,18 +21,17 @@ WHERE coalesce(kept.rows, 0) <> coalesce(counted.rows, 0) OR coalesce(kept.total
 
 
 async def make_template(server: Server) -> None:
-    await as_superuser(server, f"CREATE DATABASE {TEMPLATE} OWNER mockpay")
+    await as_superuser(server, f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
     # Past the pooler, which would keep a connection that stands in the way of cloning.
-    connection = await connect(server.direct_url(TEMPLATE))
-    await connection.execute("SET SESSION AUTHORIZATION mockpay")
-    await migrate(connection, bundled_migrations())
+    connection = await connect(server.direct_url(TEMPLATE, OWNER))
+    await migrate(connection, bundled_migrations(), APPLICATION)
     await connection.close()
 
 
 @asynccontextmanager
 async def new_database(server: Server, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid.uuid4().hex}"
-    await as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER mockpay")
+    await as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER}")
     try:
         yield name
     finally:

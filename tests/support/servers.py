@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from mockpay.postgres.embedded import EmbeddedPostgres
+from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER, EmbeddedPostgres
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
 from tests.system_packages import find_program
 
@@ -21,10 +21,12 @@ FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
 
 class Server(Protocol):
-    def url(self, database: str, *, superuser: bool = False) -> str: ...
+    def url(self, database: str, role: str = APPLICATION) -> str:
+        """As clients connect: through the pooler, if there is one."""
+        ...
 
-    def direct_url(self, database: str) -> str:
-        """For the superuser, past any pooler."""
+    def direct_url(self, database: str, role: str = SUPERUSER) -> str:
+        """Past any pooler."""
         ...
 
 
@@ -32,11 +34,11 @@ class EmbeddedServer:
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
 
-    def url(self, database: str, *, superuser: bool = False) -> str:
-        return self._postgres.url(superuser=superuser, database=database)
+    def url(self, database: str, role: str = APPLICATION) -> str:
+        return self._postgres.url(role, database)
 
-    def direct_url(self, database: str) -> str:
-        return self.url(database, superuser=True)
+    def direct_url(self, database: str, role: str = SUPERUSER) -> str:
+        return self.url(database, role)
 
 
 class SystemServer:
@@ -46,12 +48,11 @@ class SystemServer:
         self._port = port
         self._pooler_port = pooler_port
 
-    def url(self, database: str, *, superuser: bool = False) -> str:
-        user = "postgres" if superuser else "mockpay"
-        return f"postgresql://{user}@127.0.0.1:{self._pooler_port or self._port}/{database}"
+    def url(self, database: str, role: str = APPLICATION) -> str:
+        return f"postgresql://{role}@127.0.0.1:{self._pooler_port or self._port}/{database}"
 
-    def direct_url(self, database: str) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self._port}/{database}"
+    def direct_url(self, database: str, role: str = SUPERUSER) -> str:
+        return f"postgresql://{role}@127.0.0.1:{self._port}/{database}"
 
 
 @contextmanager
@@ -112,16 +113,16 @@ def _system(folder: Path) -> Iterator[int]:
     settings = [*FAST, f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
     options = [word for setting in settings for word in ("-c", setting)]
     with _process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
-        _make_role(user, folder, port)
+        _make_roles(user, folder, port)
         yield port
 
 
-def _make_role(user: ServiceUser, folder: Path, port: int) -> None:
+def _make_roles(user: ServiceUser, folder: Path, port: int) -> None:
     """The server accepts connections a moment before it takes commands."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            _run(user, folder, _program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", "CREATE ROLE mockpay LOGIN")  # fmt: skip
+            _run(user, folder, _program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", f"CREATE ROLE {OWNER} LOGIN; CREATE ROLE {APPLICATION} LOGIN")  # fmt: skip
         except subprocess.CalledProcessError as error:
             if time.monotonic() > deadline:
                 raise RuntimeError(error.stderr) from error
@@ -136,7 +137,7 @@ def _pgbouncer(folder: Path, port: int) -> Iterator[int]:
     pooler_port = free_port()
     config = folder / "pgbouncer.ini"
     users = folder / "users.txt"
-    users.write_text('"mockpay" ""\n"postgres" ""\n')
+    users.write_text("".join(f'"{role}" ""\n' for role in (OWNER, APPLICATION, SUPERUSER)))
     config.write_text(
         f"""
 [databases]

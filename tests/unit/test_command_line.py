@@ -10,10 +10,10 @@ import structlog
 
 from mockpay.admin_key import ensure_admin_key
 from mockpay.cli import app
+from mockpay.database_access import check_production, external_database
 from mockpay.errors import StartupError
 from mockpay.logs import configure_logging, redact
 from mockpay.postgres.migrate import Migration, bundled_migrations, pending
-from mockpay.serving import check_production, external_database
 from mockpay.settings import Settings, check
 
 

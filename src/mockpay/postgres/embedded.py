@@ -33,6 +33,8 @@ from mockpay.postgres.service_user import ServiceUser, choose_service_user
 MAJOR: Final = "18"
 DATABASE: Final = "mockpay"
 SUPERUSER: Final = "postgres"
+OWNER: Final = "mockpay"
+APPLICATION: Final = "mockpay_application"
 START_TIMEOUT_SECONDS: Final = 60.0
 STOP_TIMEOUT_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.01
@@ -46,7 +48,8 @@ _NO_SPACE: Final = "No space left on device"
 
 _ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _DATABASE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
-_CREATE_ROLE_SQL: Final = "CREATE ROLE mockpay LOGIN"
+_CREATE_OWNER_SQL: Final = "CREATE ROLE mockpay LOGIN"
+_CREATE_APPLICATION_SQL: Final = "CREATE ROLE mockpay_application LOGIN"
 _CREATE_DATABASE_SQL: Final = "CREATE DATABASE mockpay OWNER mockpay"
 
 log = structlog.stdlib.get_logger("mockpay.postgres")
@@ -72,10 +75,9 @@ class EmbeddedPostgres:
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
 
-    def url(self, *, superuser: bool = False, database: str = DATABASE) -> str:
-        """How to connect, once the server runs. MockPay's own role is the owner of the database, no superuser."""
-        user = SUPERUSER if superuser else DATABASE
-        return f"postgresql://{user}@/{database}?host={self._socket_dir}"
+    def url(self, role: str, database: str = DATABASE) -> str:
+        """How to connect, once the server runs."""
+        return f"postgresql://{role}@/{database}?host={self._socket_dir}"
 
     def launch(self) -> None:
         """Lock the folder, make the database if there is none, end a left-over server, start ours.
@@ -108,21 +110,21 @@ class EmbeddedPostgres:
                 if time.monotonic() > deadline:
                     raise StartupError(self._failure(f"was not ready in {START_TIMEOUT_SECONDS:g} s"))
                 time.sleep(_POLL_SECONDS)
-            asyncio.run(_ensure_database(self.url(superuser=True, database="postgres")))
+            asyncio.run(_ensure_database(self.url(SUPERUSER, "postgres")))
         except BaseException:
             self.stop()
             raise
 
-    def url_if_running(self) -> str | None:
-        """How to connect if another process runs the server of this folder already."""
+    def join(self) -> bool:
+        """Whether another process runs the server of this folder already. If so, `url` leads to it."""
         lines = self._pid_file_lines()
         if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready":
-            return None
+            return False
         pid = int(lines[0])
         if not psutil.pid_exists(pid) or not _may_run_in(psutil.Process(pid), self._cluster, pid):
-            return None
+            return False
         self._socket_dir = Path(lines[4])
-        return self.url()
+        return True
 
     def keep_running(self) -> None:
         """From now on start the server again whenever it ends without being told to, until `stop`."""
@@ -378,8 +380,10 @@ async def _ensure_database(url: str) -> None:
 
     connection = await connect(url)
     try:
-        if not await connection.fetchval(_ROLE_EXISTS_SQL, DATABASE):
-            await connection.execute(_CREATE_ROLE_SQL)
+        if not await connection.fetchval(_ROLE_EXISTS_SQL, OWNER):
+            await connection.execute(_CREATE_OWNER_SQL)
+        if not await connection.fetchval(_ROLE_EXISTS_SQL, APPLICATION):
+            await connection.execute(_CREATE_APPLICATION_SQL)
         if not await connection.fetchval(_DATABASE_EXISTS_SQL, DATABASE):
             await connection.execute(_CREATE_DATABASE_SQL)
     finally:

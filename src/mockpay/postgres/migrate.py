@@ -10,12 +10,14 @@ import asyncpg
 import structlog
 
 from mockpay.errors import StartupError
+from mockpay.postgres import rights
 from mockpay.postgres.pool import Connection
 
 # Any constant will do that no other program on a shared server is likely to take.
 _LOCK_SQL: Final = "SELECT pg_advisory_xact_lock(7305431920263)"
+_IS_NEW_SQL: Final = "SELECT to_regclass('schema_migrations') IS NULL"
 _CREATE_TABLE_SQL: Final = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE schema_migrations (
     version integer CONSTRAINT schema_migrations_pkey PRIMARY KEY,
     name text NOT NULL,
     checksum text NOT NULL,
@@ -52,23 +54,42 @@ def bundled_migrations() -> list[Migration]:
     )
 
 
-async def migrate(connection: Connection, migrations: list[Migration]) -> list[Migration]:
-    """Apply what is missing, all or nothing, and return it.
+async def migrate(
+    connection: Connection, migrations: list[Migration], application: str | None = None
+) -> list[Migration]:
+    """Apply what is missing, all or nothing, and return it. The role `application`, if it is another, gets its rights.
 
-    Raises StartupError if an applied migration was edited, or the database is newer than this program.
+    Raises StartupError if an applied migration was edited, the database is newer than this program, or this role may
+    not do what there is to do. With nothing to do, any role will do.
     """
-    async with connection.transaction():
-        # A lock of the transaction, not the session: it works through a transaction pooler too.
-        await connection.execute(_LOCK_SQL)
-        await connection.execute(_CREATE_TABLE_SQL)
-        rows = await connection.fetch(_APPLIED_SQL)
-        applied = {row["version"]: (row["name"], row["checksum"]) for row in rows}
-        missing = pending(migrations, applied)
-        for migration in missing:
-            await connection.execute(migration.sql)
-            await connection.execute(_RECORD_SQL, migration.version, migration.name, migration.checksum)
+    role, _ = await rights.who_and_where(connection)
+    try:
+        async with connection.transaction():
+            # A lock of the transaction, not the session: it works through a transaction pooler too.
+            await connection.execute(_LOCK_SQL)
+            missing = await _apply_missing(connection, migrations)
+            if await rights.owns_the_schema(connection):
+                await rights.protect_audit(connection)
+                if application is not None and application != role:
+                    await rights.give(connection, application)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartupError(
+            f"The database role {role} may not change MockPay's schema ({error}); "
+            "set MOCKPAY_MIGRATION_DATABASE_URL to the role that owns it."
+        ) from error
     for migration in missing:
         log.info("migration applied", migration=migration.name)
+    return missing
+
+
+async def _apply_missing(connection: Connection, migrations: list[Migration]) -> list[Migration]:
+    if await connection.fetchval(_IS_NEW_SQL):
+        await connection.execute(_CREATE_TABLE_SQL)
+    rows = await connection.fetch(_APPLIED_SQL)
+    missing = pending(migrations, {row["version"]: (row["name"], row["checksum"]) for row in rows})
+    for migration in missing:
+        await connection.execute(migration.sql)
+        await connection.execute(_RECORD_SQL, migration.version, migration.name, migration.checksum)
     return missing
 
 
@@ -90,9 +111,9 @@ def pending(migrations: list[Migration], applied: dict[int, tuple[str, str]]) ->
 
 
 async def is_current(connection: Connection, migrations: list[Migration]) -> bool:
-    """Whether the newest migration is applied. On a database without any tables it is not."""
+    """Whether the newest migration is applied. It is not where there are no tables, or none that this role may read."""
     try:
         latest: int | None = await connection.fetchval(_LATEST_SQL)
-    except asyncpg.UndefinedTableError:
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
         return False
     return latest == migrations[-1].version

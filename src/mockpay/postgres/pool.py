@@ -132,32 +132,35 @@ async def patiently(work: Callable[[], Awaitable[Result]], seconds: float) -> Re
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def connect(url: str) -> Connection:
-    """One connection, for migrations and commands. Raises StartupError if the server refuses it or is too old."""
+async def connect(url: str, setting: str = "MOCKPAY_DATABASE_URL") -> Connection:
+    """One connection, for migrations and commands. `setting` is where the URL is from.
+
+    Raises StartupError if the server refuses it or is too old.
+    """
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
     except (asyncpg.ClientConfigurationError, ValueError):
         # Without the cause, whose text can quote a part of the password.
         raise StartupError(
-            "MOCKPAY_DATABASE_URL is malformed; it must look like postgresql://user:password@host:5432/database, "
+            f"{setting} is malformed; it must look like postgresql://user:password@host:5432/database, "
             "with special characters in the password written as %XX."
         ) from None
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
         reason = str(error).strip() or type(error).__name__
         raise DatabaseUnreachable(
-            f"Can't connect to the database ({reason}); check MOCKPAY_DATABASE_URL, and that the server is up."
+            f"Can't connect to the database ({reason}); check {setting}, and that the server is up."
         ) from error
-    await _check_version(connection)
+    await _check_version(connection, setting)
     return connection
 
 
-async def _check_version(connection: Connection) -> None:
+async def _check_version(connection: Connection, setting: str) -> None:
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         await connection.close()
         raise StartupError(
             f"The database is PostgreSQL {major}, and MockPay needs {OLDEST_SERVER} or newer; "
-            "upgrade it, or unset MOCKPAY_DATABASE_URL to use the embedded one."
+            f"upgrade it, or unset {setting} to use the embedded one."
         )
 
 

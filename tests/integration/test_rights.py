@@ -1,0 +1,207 @@
+"""The application's role can serve requests, which every other test shows, and nothing beyond that."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import asyncpg
+import pytest
+
+from mockpay.database_access import DatabaseAccess, check_database, migrate
+from mockpay.errors import StartupError
+from mockpay.postgres.embedded import APPLICATION, OWNER
+from mockpay.postgres.migrate import bundled_migrations
+from mockpay.postgres.migrate import migrate as apply
+from mockpay.postgres.pool import Database, connect
+from mockpay.postgres.rights import RIGHTS
+from mockpay.settings import Settings
+from tests.support.databases import new_database
+from tests.support.logs import captured_logs
+from tests.support.servers import Server
+
+
+class MakeRole(Protocol):
+    async def __call__(self, name: str, options: str = "LOGIN") -> None: ...
+
+
+GIVEN = """
+SELECT relname, privilege_type
+FROM pg_class, aclexplode(relacl)
+WHERE relnamespace = 'public'::regnamespace AND grantee IN (0, to_regrole('mockpay_application'))
+"""
+TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+REFUSED = [
+    # The schema.
+    "CREATE TABLE more ()",
+    "CREATE SCHEMA more",
+    "CREATE FUNCTION more() RETURNS integer LANGUAGE sql RETURN 1",
+    "CREATE OR REPLACE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "ALTER TABLE payments DROP CONSTRAINT payments_status_is_known",
+    "ALTER TABLE payments OWNER TO mockpay_application",
+    "DROP TABLE rate_limits",
+    "CREATE INDEX ON payments (description)",
+    "CREATE RULE quietly AS ON INSERT TO audit_log DO INSTEAD NOTHING",
+    "ALTER DATABASE {database} SET session_replication_role = 'replica'",
+    # Triggers.
+    "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+    "ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only",
+    "DROP TRIGGER audit_log_append_only ON audit_log",
+    "CREATE TRIGGER quietly BEFORE INSERT ON audit_log EXECUTE FUNCTION refuse_audit_change()",
+    "SET session_replication_role = 'replica'",
+    # What is there.
+    "UPDATE audit_log SET new_status = 'refunded'",
+    "DELETE FROM audit_log",
+    "TRUNCATE audit_log",
+    "SELECT * FROM audit_log FOR UPDATE",
+    "DELETE FROM payments",
+    "TRUNCATE payments CASCADE",
+    "DELETE FROM tenants",
+    "DELETE FROM idempotency_keys",
+    "UPDATE delivery_attempts SET response_status = 200",
+    "UPDATE schema_migrations SET checksum = ''",
+    # Another role.
+    "SET ROLE mockpay",
+    "SET SESSION AUTHORIZATION mockpay",
+    "GRANT mockpay TO mockpay_application",
+    "CREATE ROLE more",
+    # The machine.
+    "COPY payments TO PROGRAM 'cat'",
+    "COPY payments TO '/tmp/payments'",
+    "SELECT pg_read_file('PG_VERSION')",
+]
+
+
+async def test_what_the_application_can_not_do(database: Database, database_name: str) -> None:
+    for statement in REFUSED:
+        async with database.connection() as connection:
+            try:
+                await connection.execute(statement.format(database=database_name))
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+        pytest.fail(f"it can: {statement}")
+
+
+async def test_it_can_not_put_a_temporary_table_before_a_real_one(database_url: str, owner_url: str) -> None:
+    """The right belongs to the database, and so is not copied from the template."""
+    await migrate(DatabaseAccess(database_url, owner_url))
+    connection = await connect(database_url)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("CREATE TEMPORARY TABLE audit_log ()")
+    await connection.close()
+
+
+async def test_it_can_give_itself_nothing(database: Database, superuser: Any) -> None:
+    """Which PostgreSQL answers with a warning, and no error."""
+    async with database.connection() as connection:
+        await connection.execute("GRANT ALL ON audit_log TO mockpay_application")
+    await test_it_has_the_rights_that_are_listed_and_no_other(superuser)
+
+
+async def test_it_has_the_rights_that_are_listed_and_no_other(superuser: Any) -> None:
+    given = {(row["relname"], row["privilege_type"]) for row in await superuser.fetch(GIVEN)}
+    assert given == {(relation, privilege) for relation, privileges in RIGHTS.items() for privilege in privileges}
+
+
+async def test_every_table_is_listed(superuser: Any) -> None:
+    """One that is not would be an outage: nobody may read it."""
+    assert {row["relname"] for row in await superuser.fetch(TABLES)} == set(RIGHTS)
+
+
+async def test_a_migration_takes_back_what_is_not_listed(superuser: Any, database_url: str, owner_url: str) -> None:
+    await superuser.execute("GRANT DELETE, TRUNCATE ON payments TO mockpay_application")
+    await superuser.execute("GRANT UPDATE ON audit_log TO mockpay")  # as a dump without rights leaves it
+    assert await migrate(DatabaseAccess(database_url, owner_url)) == []
+    await test_it_has_the_rights_that_are_listed_and_no_other(superuser)
+    assert not await superuser.fetchval("SELECT has_table_privilege('mockpay', 'audit_log', 'UPDATE')")
+
+
+async def test_a_role_without_rights_does_not_start(superuser: Any, database_url: str, owner_url: str) -> None:
+    await superuser.execute("REVOKE DELETE, SELECT ON requests FROM mockpay_application")
+    with pytest.raises(StartupError, match="role mockpay_application lacks rights: SELECT on requests, DELETE on req"):
+        await check_database(Settings(), database_url)
+    await migrate(DatabaseAccess(database_url, owner_url))
+    await check_database(Settings(), database_url)
+
+
+async def test_the_applications_role_migrates_only_where_nothing_is_to_do(server: Server, database_url: str) -> None:
+    await migrate(DatabaseAccess(database_url, database_url))
+    async with new_database(server, "template0") as empty:
+        with pytest.raises(StartupError, match=r"role mockpay_application may not .* set MOCKPAY_MIGRATION_DATABASE_"):
+            await migrate(DatabaseAccess(server.url(empty), server.url(empty)))
+
+
+@pytest.fixture
+async def make_role(superuser: Any) -> AsyncIterator[MakeRole]:
+    """One more role of the server, gone after the test."""
+    made: list[str] = []
+
+    async def make(name: str, options: str = "LOGIN") -> None:
+        quoted = await superuser.fetchval("SELECT quote_ident($1)", name)
+        await superuser.execute(f"CREATE ROLE {quoted} {options}")
+        made.append(quoted)
+
+    yield make
+    for quoted in made:
+        await superuser.execute(f"DROP OWNED BY {quoted}")
+        await superuser.execute(f"DROP ROLE {quoted}")
+
+
+async def test_who_does_not_own_the_tables_can_not_give(
+    server: Server, superuser: Any, database_name: str, database_url: str, make_role: MakeRole
+) -> None:
+    """Such as a role that was made for migrations after another one had made the tables."""
+    await superuser.execute("REVOKE INSERT ON payments FROM mockpay_application")
+    await make_role("latecomer")
+    access = DatabaseAccess(database_url, server.direct_url(database_name, "latecomer"))
+    with pytest.raises(StartupError, match="role latecomer may not change MockPay's schema"):
+        await migrate(access)
+    await superuser.execute("GRANT SELECT ON schema_migrations TO latecomer")
+    with pytest.raises(StartupError, match="role mockpay_application lacks rights: INSERT on payments"):
+        await migrate(access)
+
+
+async def test_both_urls_lead_to_one_database(server: Server, database_name: str, owner_url: str) -> None:
+    async with new_database(server, "template0") as other:
+        access = DatabaseAccess(server.url(other), owner_url, migration_setting="MOCKPAY_MIGRATION_DATABASE_URL")
+        with pytest.raises(StartupError, match=f"{other}, and MOCKPAY_MIGRATION_DATABASE_URL to {database_name}"):
+            await migrate(access)
+
+
+async def test_one_role_for_everything_goes_too(server: Server) -> None:
+    """As before there were two. Production says what it costs."""
+    async with new_database(server, "template0") as name:
+        url = server.url(name, OWNER)
+        assert len(await migrate(DatabaseAccess(url, url))) == len(bundled_migrations())
+        await check_database(Settings(), url)
+        assert await warned(url)
+
+
+async def test_two_roles_are_not_warned_of(database_url: str) -> None:
+    assert not await warned(database_url)
+
+
+async def test_who_can_become_the_owner_counts_as_the_owner(
+    server: Server, database_name: str, owner_url: str, make_role: MakeRole
+) -> None:
+    await make_role("heir", "LOGIN NOINHERIT IN ROLE mockpay")
+    url = server.direct_url(database_name, "heir")
+    await migrate(DatabaseAccess(url, owner_url))
+    assert await warned(url)
+
+
+async def warned(url: str) -> bool:
+    with captured_logs(json_lines=True) as output:
+        await check_database(Settings(env="production", database_url=url), url)
+    return "requests are served as a role that may change the schema" in output.getvalue()
+
+
+async def test_a_role_whose_name_has_to_be_quoted(superuser: Any, owner_url: str, make_role: MakeRole) -> None:
+    name = "Mock\"Pay's application"
+    await make_role(name)
+    connection = await connect(owner_url)
+    await apply(connection, bundled_migrations(), name)
+    await connection.close()
+    assert await superuser.fetchval("SELECT has_table_privilege($1, 'audit_log', 'INSERT')", name)
+
+
+def test_the_names_of_the_roles() -> None:
+    assert (APPLICATION, OWNER) == ("mockpay_application", "mockpay"), "which the statements of these tests spell out"
