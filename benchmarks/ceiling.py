@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from mockpay.postgres.embedded import _programs_folder
+from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import choose_service_user
 
 TENANT = "00000000-0000-7000-8000-0000000000aa"
@@ -35,7 +35,7 @@ FROM payment;
 
 
 def transactions_per_second(url: str, folder: Path, seconds: float) -> float:
-    programs = _programs_folder()
+    programs = programs_folder()
     script = folder / "create.sql"
     script.write_text(CREATE.replace("\n", " "))
     options = choose_service_user().process_options()

@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from mockpay.errors import StartupError
+from mockpay.postgres.embedded import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.support.processes import Gateway, Program, database_processes, kill_database, run, wait_until
 
@@ -167,6 +169,36 @@ def test_an_embedded_server_that_dies_is_started_again(start: Start, data_dir: P
     wait_until(lambda: gateway.client.get("/ready").status_code == 200 and "started again" in gateway.output)
     gateway.pay(None)
     assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("kills", [1, 1000])
+def test_a_database_that_is_killed_while_it_starts(used_data_dir: Path, data_dir: Path, kills: int) -> None:
+    """It is started again; but if that goes on, the start is given up with a sentence."""
+    killed: list[psutil.Process] = []
+
+    def kill() -> bool:
+        """Between two looks whether it is ready. Whether to give up: no."""
+        for process in database_processes(data_dir) if len(killed) < kills else ():
+            process.kill()  # and leave it to its parent to learn of that
+            killed.append(process)
+        return False
+
+    postgres = launched(used_data_dir, data_dir)
+    if kills == 1:
+        postgres.wait_until_ready(kill)
+        postgres.stop()
+    else:
+        with pytest.raises(StartupError, match="was killed again and again"):
+            postgres.wait_until_ready(kill)
+    assert killed
+    assert not database_processes(data_dir)
+
+
+def launched(used_data_dir: Path, data_dir: Path) -> EmbeddedPostgres:
+    subprocess.run(["cp", "-a", used_data_dir, data_dir], check=True)
+    postgres = EmbeddedPostgres(data_dir)
+    postgres.launch()
+    return postgres
 
 
 def test_several_server_processes(start: Start, data_dir: Path) -> None:

