@@ -12,11 +12,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # is on the system's PostgreSQL as well, so without PgBouncer only what depends most on the server is run.
 INTEGRATION := tests/integration/test_
 BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fault_rules.py idempotency.py migrate.py outage.py \
-	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py sql.py tenants.py transition.py)
+	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py tenants.py transition.py)
 ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py rights.py sql.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench endurance soak format constraints clean
+.PHONY: help run test check bench endurance soak fuzz format constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ bench: $(VENV)/.dev $(VENV)/.peers ## measure the speed; results are printed as 
 
 soak: $(VENV)/.dev ## twenty minutes of load with 200 times kill -9, and a look into the books
 	@$(BIN)/python -m tests.crash --minutes 20 --kills 200
+
+fuzz: $(VENV)/.dev ## ten minutes of made-up requests, then properties and walks with thousands of examples
+	@$(BIN)/python -m tests.fuzz --minutes 10
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=thorough tests/unit/test_any_input.py tests/acceptance/test_model.py
 
 endurance: $(VENV)/.dev ## ten minutes of mixed load at four fifths of the maximum
 	@$(BIN)/python tests/system_packages.py wrk

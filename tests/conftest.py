@@ -13,11 +13,14 @@ from tests.support.databases import TEMPLATE, make_template, new_database, uneve
 from tests.support.fakes import FakeClock, Receiver, open_receiver
 from tests.support.servers import Server, start_server
 
+THOROUGH_EXAMPLES = 3000
+
 
 def pytest_configure() -> None:
     configure_logging(json_lines=False, level="error")
     settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
-    settings.load_profile("untimed")
+    settings.register_profile("thorough", deadline=None, max_examples=THOROUGH_EXAMPLES)
+    settings.load_profile("untimed")  # unless --hypothesis-profile names the other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -134,10 +134,11 @@ def test_any_sequence_of_requests_does_what_the_model_says(start: Start) -> None
     class OfGateway(Walk):
         gateway = start(MOCKPAY_RATE_LIMIT_TIER="unlimited", MOCKPAY_LOG_LEVEL="warning")
 
+    thorough = settings.default is settings.get_profile("thorough")
     run_state_machine_as_test(
         cast("type[RuleBasedStateMachine]", OfGateway),
         settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, derandomize=True,
+            max_examples=1000 if thorough else 20, derandomize=not thorough, stateful_step_count=25, deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes, on a real server
         ),
