@@ -1,4 +1,4 @@
-"""See that what the tests need from the system is there: PostgreSQL 15 or newer, and PgBouncer; or what is named.
+"""See that what the tests need from the system is there: PostgreSQL 15 or newer, PgBouncer, libfaketime; or what is named.
 
 On Debian (and its like) as root the missing packages are installed; elsewhere they are named.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NEEDED = {"postgresql": "postgres", "pgbouncer": "pgbouncer"}
+NEEDED = {"postgresql": "postgres", "pgbouncer": "pgbouncer", "faketime": "faketime"}
 BY_NAME = {"wrk": "wrk"}
 
 
@@ -20,6 +20,16 @@ def find_program(name: str) -> Path | None:
         return versions[0]
     on_path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     return Path(on_path) if on_path else None
+
+
+def find_fake_time() -> Path | None:
+    """The library of the package `faketime`, which is loaded into programs whose clock is to be set. Linux only."""
+    found = [path for folder in ("/usr/lib*", "/usr/lib/*", "/usr/local/lib*") for path in _libraries_in(folder)]
+    return found[0] if found else None
+
+
+def _libraries_in(folder: str) -> list[Path]:
+    return sorted(Path("/").glob(f"{folder.removeprefix('/')}/faketime/libfaketime.so.1"))
 
 
 def missing_packages(needed: dict[str, str]) -> list[str]:
@@ -35,7 +45,7 @@ def main() -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         sys.exit(
             f"This needs {names}. On Debian or Ubuntu: sudo apt-get install {names}. "
-            f"On macOS: brew install {names.replace('postgresql', 'postgresql@15')}."
+            f"On macOS: brew install {names.replace('postgresql', 'postgresql@15').replace('faketime', 'libfaketime')}."
         )
     print(f"Installing {names} ...", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}

@@ -1,5 +1,5 @@
-"""What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits, and
-figures that many connections counted.
+"""What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits,
+figures that many connections counted, and webhooks whose time went far away because the clock was set back.
 """
 
 import asyncio
@@ -14,9 +14,13 @@ from mockpay import rollups
 from mockpay.context import Context
 from mockpay.journal import store as journal
 from mockpay.tenants import admission
+from mockpay.types import Clock
 from mockpay.webhooks import log as deliveries
+from mockpay.webhooks import store as queue
+from mockpay.webhooks.schedule import Schedule
 
 PAUSE_SECONDS: Final = 60.0
+LOOK_AT_CLOCK_SECONDS: Final = 1.0
 _UUID7_TIME_SHIFT: Final = 80  # below the milliseconds there are 80 bits of version, variant and randomness
 
 log = structlog.stdlib.get_logger("mockpay.housekeeping")
@@ -29,7 +33,16 @@ async def keep_house(context: Context) -> None:
             await clean_once(context)
         except Exception:
             log.exception("housekeeping failed; it is tried again")
-        await asyncio.sleep(PAUSE_SECONDS)
+        await pause(context.clock)
+
+
+async def pause(clock: Clock, look_at_clock_seconds: float = LOOK_AT_CLOCK_SECONDS) -> None:
+    """A minute; but until the clock is set back, after which webhooks may wait for moments that are far away."""
+    end = time.monotonic() + PAUSE_SECONDS
+    latest = clock.now()
+    while time.monotonic() < end and (now := clock.now()) >= latest:
+        latest = now
+        await asyncio.sleep(look_at_clock_seconds)
 
 
 async def clean_once(context: Context) -> int:
@@ -37,6 +50,7 @@ async def clean_once(context: Context) -> int:
     async with context.database.connection() as connection:
         await admission.forget_expired(connection)
         await rollups.put_together(connection, context.clock.now())
+    await _bring_webhooks_forward(context)
     await _forget_requests(context)
     days = context.settings.webhook_retention_days
     if days == 0:
@@ -53,6 +67,16 @@ async def clean_once(context: Context) -> int:
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
     return forgotten
+
+
+async def _bring_webhooks_forward(context: Context) -> None:
+    longest_wait = Schedule.of(context.settings).longest_wait
+    count = queue.BROUGHT_FORWARD_AT_ONCE
+    while count == queue.BROUGHT_FORWARD_AT_ONCE:
+        async with context.database.connection() as connection:
+            count = await queue.bring_forward(connection, longest_wait)
+        if count:
+            log.warning("the clock was set back; webhooks that would wait for too long are due now", deliveries=count)
 
 
 async def _forget_requests(context: Context) -> None:

@@ -130,6 +130,7 @@ async def test_the_backlog_of_a_host_that_is_full_is_not_walked_through(superuse
     (log._BY_ID_LOCKED_SQL, [NOBODY, LAST], "webhook_deliveries_pkey"),
     (log._TENANT_OF_SQL, [LAST], "webhook_deliveries_pkey"),
     (log._FORGET_DELIVERED_SQL, [f"'{UUID(int=1)}'", "'30 days'"], "webhook_deliveries_pkey"),
+    (store._BRING_FORWARD_SQL, ["'1 day'", "'1 day'"], "webhook_deliveries_due"),
     (log._REPLAY_SQL, ["'{}'", "'{}'", "'{}'", "'{}'", 3, "'{dead}'"], "webhook_deliveries_pkey"),
 ])  # fmt: skip
 async def test_lists_and_replays_do_not_scan_the_log(

@@ -17,6 +17,9 @@ from mockpay.tenants.rate_limit import Window, limits, unlimited, window_after
 # One look into the key for each, whatever the planner thinks of so small a table. One statement counts, however many
 # processes there are: the row's lock makes it exact. The rows are locked in one order, so that two of these can't wait
 # for each other. A limit is a part of the key: a tenant in another tier begins anew.
+#
+# A window that ends later than one which begins now is of a time before the clock was set back, and is over. But not by
+# less than a minute: a statement that waited for the row's lock has an earlier now() than the one that it waited for.
 _ADMIT_SQL: Final = """
 WITH asked AS (
     SELECT presented.place, tenant.*,
@@ -35,8 +38,10 @@ counted AS (
     SELECT key, count(*), now() + $6::integer * interval '1 second' FROM asked WHERE key IS NOT NULL
     GROUP BY key ORDER BY key
     ON CONFLICT (key) DO UPDATE SET
-        hits = CASE WHEN held.expires_at <= now() THEN excluded.hits ELSE held.hits + excluded.hits END,
-        expires_at = CASE WHEN held.expires_at <= now() THEN excluded.expires_at ELSE held.expires_at END
+        hits = CASE WHEN held.expires_at <= now() OR held.expires_at > excluded.expires_at + interval '1 minute'
+                    THEN excluded.hits ELSE held.hits + excluded.hits END,
+        expires_at = CASE WHEN held.expires_at <= now() OR held.expires_at > excluded.expires_at + interval '1 minute'
+                          THEN excluded.expires_at ELSE held.expires_at END
     RETURNING key, hits, extract(epoch FROM expires_at - now())::float8 AS seconds_left
 )
 SELECT asked.*, counted.hits, counted.seconds_left FROM asked LEFT JOIN counted USING (key) ORDER BY place

@@ -10,7 +10,7 @@ import msgspec
 from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.address import receiver_host
-from mockpay.webhooks.tampering import WebhookFault
+from mockpay.webhooks.tampering import LONGEST_HOLD, WebhookFault
 
 _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
@@ -184,6 +184,26 @@ logged AS (
 SELECT tenant_id, id, attempts FROM settled
 """
 
+BROUGHT_FORWARD_AT_ONCE: Final = 1000
+# No wait is as long as that, unless the clock was set back meanwhile. As a part of the claim it would cost each claim a
+# second look. What another transaction holds is left for the next time, so that they can't wait for each other. The
+# limit is no parameter, or the planner would expect a tenth of all that waits, and read the whole table.
+_BRING_FORWARD_SQL: Final = """
+WITH far AS (
+    SELECT tenant_id, id FROM webhook_deliveries
+    WHERE status = 'pending' AND next_attempt_at > now() + $1::interval
+      -- What a fault holds back may wait for longer.
+      AND (attempts > 0 OR fault IS NULL OR next_attempt_at > now() + $2::interval)
+    ORDER BY next_attempt_at DESC LIMIT 1000
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE webhook_deliveries AS delivery
+-- Of what is claimed an attempt may be under way, which has its lease for it.
+SET next_attempt_at = CASE WHEN delivery.claimed_at IS NULL THEN now() ELSE now() + $1::interval END
+FROM far WHERE delivery.tenant_id = far.tenant_id AND delivery.id = far.id
+RETURNING delivery.id
+"""
+
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """An event on its way to a receiver. `payload` is the exact body.
@@ -343,6 +363,11 @@ async def settle(
     )
     kept = {tuple(row) for row in rows}
     return [_claim_key(claimed) in kept for claimed, _ in settled]
+
+
+async def bring_forward(connection: Connection, longest_wait: timedelta) -> int:
+    """Make due what would wait for longer than that, because the clock was set back; how many deliveries."""
+    return len(await connection.fetch(_BRING_FORWARD_SQL, longest_wait, max(longest_wait, LONGEST_HOLD)))
 
 
 def _claim_key(claimed: Claim) -> tuple[UUID, UUID, int]:
