@@ -120,8 +120,18 @@ def test_what_becomes_of_a_delivery(response_status: int | None, attempt: int, s
     (TimeoutError(), "timeout"), (aiohttp.ServerTimeoutError(), "timeout"), (ConnectionRefusedError(), "connection_refused"),
     (ConnectionResetError(), "connection_reset"), (aiohttp.ServerDisconnectedError(), "connection_closed"),
     (AddressRefused(), "address_refused"), (aiohttp.InvalidURL("x"), "invalid_url"), (OSError(), "connection_failed"),
+    (aiohttp.ClientOSError(), "connection_failed"),
 ])  # fmt: skip
 def test_error_kinds(error: BaseException, kind: str) -> None:
+    assert error_kind(error) == kind
+
+
+@pytest.mark.parametrize(("cause", "kind"), [
+    (ConnectionResetError(), "connection_reset"), (BrokenPipeError(), "connection_closed"), (OSError(), "connection_failed"),
+])  # fmt: skip
+def test_error_kinds_of_what_is_wrapped(cause: OSError, kind: str) -> None:
+    error = aiohttp.ClientOSError(*cause.args)
+    error.__cause__ = cause
     assert error_kind(error) == kind
 
 

@@ -30,6 +30,7 @@ _ERROR_KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (ssl.SSLError, "tls_failed"),
     (ConnectionRefusedError, "connection_refused"),
     (ConnectionResetError, "connection_reset"),
+    (BrokenPipeError, "connection_closed"),
     (aiohttp.ServerDisconnectedError, "connection_closed"),
     (aiohttp.ClientPayloadError, "connection_closed"),
     (aiohttp.InvalidURL, "invalid_url"),
@@ -163,7 +164,11 @@ async def _start_of_body(response: aiohttp.ClientResponse) -> str:
 def error_kind(error: BaseException) -> str:
     """A stable name for why no answer came."""
     # aiohttp wraps what the system said; its subclasses (DNS, TLS) say more than what they wrap.
-    cause = error.os_error if type(error) is aiohttp.ClientConnectorError else error
+    cause: BaseException = error
+    if type(error) is aiohttp.ClientConnectorError:
+        cause = error.os_error
+    elif type(error) is aiohttp.ClientOSError:
+        cause = error.__cause__ or error
     return next((name for kind, name in _ERROR_KINDS if isinstance(cause, kind)), "connection_failed")
 
 
