@@ -12,6 +12,7 @@ import structlog
 
 from mockpay import rollups
 from mockpay.context import Context
+from mockpay.errors import DatabaseUnavailable
 from mockpay.journal import store as journal
 from mockpay.tenants import admission
 from mockpay.types import Clock
@@ -31,6 +32,8 @@ async def keep_house(context: Context) -> None:
     while True:
         try:
             await clean_once(context)
+        except DatabaseUnavailable as error:
+            log.warning("can't keep house", cause=repr(error.__cause__))
         except Exception:
             log.exception("housekeeping failed; it is tried again")
         await pause(context.clock)

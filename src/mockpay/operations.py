@@ -10,6 +10,7 @@ from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
 from mockpay.exact_json import encode
 from mockpay.postgres.migrate import bundled_migrations, is_current
+from mockpay.postgres.pool import check_writable
 from mockpay.telemetry import CONTENT_TYPE, gauge
 from mockpay.web.answers import json_response
 from mockpay.web.dependencies import ContextDependency
@@ -35,12 +36,13 @@ async def health() -> Response[HealthView]:
 @get(
     "/ready",
     tags=["operations"],
-    summary="Is the database reachable, and its schema current?",
+    summary="Is the database reachable and writable, and its schema current?",
     responses=error_answers(errors.DatabaseUnavailable),
 )
 async def ready(context: ContextDependency) -> Response[ReadyView]:
     async with context.database.connection() as connection:
         current = await is_current(connection, bundled_migrations())
+        await check_writable(connection)
     if not current:
         raise DatabaseUnavailable("The database is not migrated to this version; run 'mockpay migrate'.")
     return json_response(encode(ReadyView("ready")), 200)

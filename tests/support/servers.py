@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER, EmbeddedPostgres
+from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
 from tests.system_packages import find_program
 
@@ -29,6 +30,14 @@ class Server(Protocol):
         """Past any pooler."""
         ...
 
+    def address(self) -> tuple[str, int]:
+        """Past any pooler: a host, or the folder of a socket; and a port."""
+        ...
+
+    def program(self, name: str) -> Path:
+        """One of PostgreSQL's, of the server's own version."""
+        ...
+
 
 class EmbeddedServer:
     def __init__(self, postgres: EmbeddedPostgres) -> None:
@@ -39,6 +48,12 @@ class EmbeddedServer:
 
     def direct_url(self, database: str, role: str = SUPERUSER) -> str:
         return self.url(database, role)
+
+    def address(self) -> tuple[str, int]:
+        return self._postgres.url(SUPERUSER).split("host=")[1], 5432
+
+    def program(self, name: str) -> Path:
+        return programs_folder() / name
 
 
 class SystemServer:
@@ -54,6 +69,12 @@ class SystemServer:
     def direct_url(self, database: str, role: str = SUPERUSER) -> str:
         return f"postgresql://{role}@127.0.0.1:{self._port}/{database}"
 
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+    def program(self, name: str) -> Path:
+        return _program(name)
+
 
 @contextmanager
 def start_server(kind: str) -> Iterator[Server]:
@@ -66,7 +87,7 @@ def start_server(kind: str) -> Iterator[Server]:
                 with _system(folder) as port:
                     yield SystemServer(port, None)
             case "pgbouncer":
-                with _system(folder) as port, _pgbouncer(folder, port) as pooler_port:
+                with _system(folder) as port, pgbouncer(folder, "127.0.0.1", port, free_port()) as pooler_port:
                     yield SystemServer(port, pooler_port)
             case _:
                 raise ValueError(kind)
@@ -109,10 +130,10 @@ def _system(folder: Path) -> Iterator[int]:
     cluster.mkdir(mode=0o700)
     user.own(cluster)
     port = free_port()
-    _run(user, folder, _program("initdb"), "-D", cluster, "-U", "postgres", "--auth=trust", "-E", "UTF8", "-N")
+    run_as(user, folder, _program("initdb"), "-D", cluster, "-U", "postgres", "--auth=trust", "-E", "UTF8", "-N")
     settings = [*FAST, f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"]
     options = [word for setting in settings for word in ("-c", setting)]
-    with _process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
+    with server_process(user, folder, [_program("postgres"), "-D", cluster, *options], port, stop_with=signal.SIGINT):
         _make_roles(user, folder, port)
         yield port
 
@@ -122,7 +143,7 @@ def _make_roles(user: ServiceUser, folder: Path, port: int) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            _run(user, folder, _program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", f"CREATE ROLE {OWNER} LOGIN; CREATE ROLE {APPLICATION} LOGIN")  # fmt: skip
+            run_as(user, folder, _program("psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-qc", f"CREATE ROLE {OWNER} LOGIN; CREATE ROLE {APPLICATION} LOGIN")  # fmt: skip
         except subprocess.CalledProcessError as error:
             if time.monotonic() > deadline:
                 raise RuntimeError(error.stderr) from error
@@ -132,16 +153,17 @@ def _make_roles(user: ServiceUser, folder: Path, port: int) -> None:
 
 
 @contextmanager
-def _pgbouncer(folder: Path, port: int) -> Iterator[int]:
+def pgbouncer(folder: Path, host: str, port: int, pooler_port: int) -> Iterator[int]:
+    """In front of the server at that address, or whose socket is in that folder. Leaving ends it at once."""
     user = choose_service_user()
-    pooler_port = free_port()
+    user.let_through(folder)
     config = folder / "pgbouncer.ini"
     users = folder / "users.txt"
     users.write_text("".join(f'"{role}" ""\n' for role in (OWNER, APPLICATION, SUPERUSER)))
     config.write_text(
         f"""
 [databases]
-* = host=127.0.0.1 port={port}
+* = host={host} port={port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {pooler_port}
@@ -156,12 +178,12 @@ server_login_retry = 0.1
 query_wait_timeout = 3
 """
     )
-    with _process(user, folder, [_program("pgbouncer"), config], pooler_port, stop_with=signal.SIGTERM):
+    with server_process(user, folder, [_program("pgbouncer"), config], pooler_port, stop_with=signal.SIGTERM):
         yield pooler_port
 
 
 @contextmanager
-def _process(
+def server_process(
     user: ServiceUser, folder: Path, command: list[str | Path], port: int, *, stop_with: signal.Signals
 ) -> Iterator[None]:
     log = (folder / f"{Path(command[0]).name}.log").open("wb")
@@ -197,6 +219,6 @@ def _program(name: str) -> Path:
     return path
 
 
-def _run(user: ServiceUser, folder: Path, *command: str | Path) -> None:
+def run_as(user: ServiceUser, folder: Path, *command: str | Path) -> None:
     environment = os.environ | {"LC_ALL": "C"}
     subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment, **user.process_options())

@@ -23,6 +23,7 @@ OLDEST_SERVER: Final = 15
 ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+CANCEL_TIMEOUT_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.2
 STATEMENTS_CACHED: Final = 200
 SESSION_SETTINGS: Final = {
@@ -39,6 +40,7 @@ UNAVAILABLE: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.FeatureNotSupportedError,  # what a standby says of a table that is not logged
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what asyncpg says where the connection is lost in the middle of an exchange
     OSError,
@@ -46,6 +48,7 @@ UNAVAILABLE: Final = (
 )
 
 _BACKEND_SQL: Final = "SELECT pg_backend_pid()"
+_READ_ONLY_SQL: Final = "SELECT current_setting('transaction_read_only')::boolean"
 
 log = structlog.stdlib.get_logger("mockpay.database")
 
@@ -97,6 +100,8 @@ class Database:
             error.detail = None  # it quotes the row, which may be a secret's; the message names the constraint
             raise
         except UNAVAILABLE as error:
+            if isinstance(error, TimeoutError):
+                await _give_up_statement(connection)
             with suppress(asyncpg.InterfaceError):  # the pool may have it back already
                 connection.terminate()  # it may be half alive, and must not be lent again
             raise DatabaseUnavailable from error
@@ -115,6 +120,19 @@ class Database:
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
+
+
+async def check_writable(connection: Connection) -> None:
+    """Raises what a write would, ReadOnlySQLTransactionError: then the connection is not lent again."""
+    if await connection.fetchval(_READ_ONLY_SQL):
+        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only, as a standby is until it is promoted")
+
+
+async def _give_up_statement(connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    """The server is asked to cancel it. It would go on else, and commit what its client was told is not done."""
+    with suppress(TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+            await connection.close()
 
 
 Result = TypeVar("Result")
@@ -164,7 +182,9 @@ async def _check_version(connection: Connection, setting: str) -> None:
         )
 
 
-async def open_database(url: str, connections: int) -> Database:
+async def open_database(
+    url: str, connections: int, statement_timeout_seconds: float = STATEMENT_TIMEOUT_SECONDS
+) -> Database:
     """Raises StartupError if the server can't be reached or is too old."""
     behind_pooler = await _is_behind_pooler(url)
     pool = await asyncpg.create_pool(
@@ -172,7 +192,7 @@ async def open_database(url: str, connections: int) -> Database:
         min_size=1,
         max_size=connections,
         timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=STATEMENT_TIMEOUT_SECONDS,
+        command_timeout=statement_timeout_seconds,
         statement_cache_size=0 if behind_pooler else STATEMENTS_CACHED,
         # A pooler passes no such settings on; there it is the server's own setting that counts.
         server_settings={} if behind_pooler else SESSION_SETTINGS,

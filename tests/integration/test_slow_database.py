@@ -1,0 +1,58 @@
+"""The database is slow: a table is locked. Who needs it waits, up to a time; the others are served."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from mockpay.context import Context
+from mockpay.errors import DatabaseUnavailable
+from mockpay.postgres.pool import Connection, open_database
+from mockpay.settings import Settings
+from mockpay.tenants.model import Tenant
+from mockpay.webhooks.address import AddressGuard
+from tests.support.fakes import FakeClock, Receiver
+from tests.support.gateway import Gateway
+
+LOCK = "LOCK TABLE payments IN ACCESS EXCLUSIVE MODE"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+STATEMENT_TIMEOUT_SECONDS = 0.3
+
+
+async def waiting(superuser: Connection, count: int) -> None:
+    async with asyncio.timeout(10):
+        while await superuser.fetchval(WAITING) != count:  # noqa: ASYNC110 - it is in other processes
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_who_does_not_need_what_is_slow_is_served(client: httpx.AsyncClient, superuser: Any) -> None:
+    headers = {"Idempotency-Key": "k"}
+    body = {"amount": 50, "currency": "USD"}
+    async with superuser.transaction():
+        await superuser.execute(LOCK)
+        slow = asyncio.create_task(client.post("/api/payments", json=body, headers=headers))
+        await waiting(superuser, 1)
+        for path in ("/health", "/ready", "/api/auth/me", "/api/webhooks/deliveries"):
+            assert (await client.get(path)).status_code == 200, path
+        assert not slow.done()
+    assert (await slow).status_code == 201
+
+
+async def test_a_statement_that_takes_too_long_is_given_up_and_nothing_is_done(
+    database_url: str, settings: Settings, clock: FakeClock, tenant: Tenant, receiver: Receiver, superuser: Any
+) -> None:
+    database = await open_database(database_url, 4, STATEMENT_TIMEOUT_SECONDS)
+    guard = AddressGuard(allow_private=True)
+    context = Context(settings=settings, database=database, address_guard=guard, started_at=clock.now(), clock=clock)
+    gateway = Gateway(context, tenant, receiver)
+    async with superuser.transaction():
+        await superuser.execute(LOCK)
+        with pytest.raises(DatabaseUnavailable):
+            await gateway.create("k")
+        await waiting(superuser, 0)  # nor does the server go on with it when the lock is gone
+    assert await superuser.fetchval("SELECT count(*) FROM payments") == 0
+    assert (await gateway.create("k")).status == "pending"
+    assert database.usage().in_use == 0
+    await database.close()
