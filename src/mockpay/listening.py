@@ -14,6 +14,7 @@ Address = tuple[int, int, int, Any]
 """Family, kind, protocol, and the address itself."""
 
 
+FILES_KEPT_FREE: Final = 64
 OPEN_FILES_MAX: Final = 65_536
 """As many as the system allows may be a thousand million, and some programs go through all of them."""
 
@@ -39,10 +40,19 @@ def bind(settings: Settings) -> Iterator[list[socket.socket]]:
         ]
 
 
-def allow_many_connections() -> None:
-    """Each is an open file, and most systems give a program 1024 of these unless it asks for more."""
+def allow_many_connections(settings: Settings) -> int:
+    """Each is an open file, and most systems give a program 1024 of these unless it asks for more.
+
+    How many there may be in a process: some files are left for the database, webhooks, and whatever else is opened.
+    """
+    others = settings.database_connections + settings.webhook_concurrency + FILES_KEPT_FREE
+    allowed = _allow_open_files()
+    return max(allowed - others, allowed // 2)
+
+
+def _allow_open_files() -> int:
     if sys.platform == "win32":
-        return
+        return OPEN_FILES_MAX
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -50,6 +60,8 @@ def allow_many_connections() -> None:
     if soft != resource.RLIM_INFINITY and soft < allowed:
         with suppress(OSError, ValueError):  # a system that allows less than it says; then it stays as it was
             resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else min(soft, OPEN_FILES_MAX)
 
 
 def base_url(listener: socket.socket) -> str:

@@ -149,13 +149,15 @@ def _run_servers(
 
     from mockpay.faults.protocol import TellingProtocol
     from mockpay.supervisor import EachWithItsOwn
+    from mockpay.web.connection import Room
 
-    allow_many_connections()
+    room = Room(allow_many_connections(settings))
+    limits = {"request_timeout_seconds": settings.request_timeout_seconds, "room": room}
     config = uvicorn.Config(
         functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
         factory=True,
         workers=settings.workers,
-        http=functools.partial(TellingProtocol, request_timeout_seconds=settings.request_timeout_seconds),  # type: ignore[arg-type]  # it is only called
+        http=functools.partial(TellingProtocol, **limits),  # type: ignore[arg-type]  # it is only called
         ws="none",
         loop="auto",
         lifespan="on",

@@ -3,6 +3,8 @@
 import json
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.processes import Gateway, wait_until
+from tests.support.processes import Gateway, running, wait_until
 from tests.support.raw import answer_to, connected, statuses, until_closed
 
 TIMEOUT_SECONDS = 1
@@ -22,6 +24,8 @@ MEBIBYTE = 1024 * 1024
 LISTED = 10
 """Payments of 100 kB in an answer. The system's buffers hold the first of ten such answers, at most 6 MB, and no more."""
 
+FILES = 300
+ADMIN_KEY = "the-admin-key-of-the-tests"
 HEAD = b"POST /api/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = b'{"amount": 5, "currency": "USD"}'
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -34,9 +38,9 @@ def gateway(start: Start) -> Gateway:
         gateway = start(
             MOCKPAY_RATE_LIMIT_TIER="unlimited",
             MOCKPAY_REQUEST_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS),
-            MOCKPAY_ADMIN_KEY="the-admin-key-of-the-tests",
+            MOCKPAY_ADMIN_KEY=ADMIN_KEY,
         )
-    gateway.end_velocity_rule("the-admin-key-of-the-tests")
+    gateway.end_velocity_rule(ADMIN_KEY)
     gateway.register()
     return gateway
 
@@ -238,20 +242,31 @@ def check_requests_that_are_odd_and_right(gateway: Gateway) -> None:
 
 def check_answers_that_are_not_read(gateway: Gateway) -> None:
     """They wait in the server for so long, and then the connection is cut off."""
+    make_payments_to_list(gateway)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(not_reading(gateway))
+        assert served(gateway) == {200}
+        wait_until(lambda: open_connections(gateway) <= 1)  # that of the gateway's own client
+        assert memory(gateway) < 500 * MEBIBYTE
+
+
+def make_payments_to_list(gateway: Gateway) -> None:
     for number in range(LISTED):
         body = {"amount": 5, "currency": "USD", "metadata": {"text": "x" * 100_000}}
         created = gateway.client.post("/api/payments", json=body, headers={"Idempotency-Key": f"listed-{number}"})
         assert created.status_code == 201, created.text
+
+
+@contextmanager
+def not_reading(gateway: Gateway) -> Iterator[socket.socket]:
+    """A client that asks for more than the system keeps for it."""
     request = b"GET /api/payments?limit=10 HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\n\r\n" % (
         gateway.client.headers["Authorization"].encode()
     )
-    with ExitStack() as stack:
-        greedy = [stack.enter_context(connected(gateway, receive_bytes=4096)) for _ in range(20)]
-        for connection in greedy:
-            connection.sendall(request * 10)
-        assert served(gateway) == {200}
-        wait_until(lambda: open_connections(gateway) <= 1)  # that of the gateway's own client
-        assert memory(gateway) < 500 * MEBIBYTE
+    with connected(gateway, receive_bytes=4096) as connection:
+        connection.sendall(request * 10)
+        yield connection
 
 
 def open_connections(gateway: Gateway) -> int:
@@ -278,3 +293,37 @@ def test_two_thousand_idle_connections(start: Start, folder: Path) -> None:
         assert until_closed(idle[0]) == until_closed(idle[1]) == b""
     assert "shutdown exceeded" not in gateway.output
     assert gateway.output.count("\n") < 20, gateway.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a database needs more files than there are here")
+def test_those_who_only_connect_shut_out_each_other(folder: Path, data_dir: Path, used_data_dir: Path) -> None:
+    """Nothing else of what needs a file: other clients, the database, webhooks. Nor does one who does not read stop a stop."""
+    subprocess.run(["cp", "-a", used_data_dir, data_dir], check=True)
+    settings = {
+        "MOCKPAY_DATA_DIR": str(data_dir),
+        "MOCKPAY_ADMIN_KEY": ADMIN_KEY,
+        "MOCKPAY_RATE_LIMIT_TIER": "unlimited",
+    }
+    gateway = WithFewFiles(folder / "gateway.log", **settings)
+    with running(gateway), ExitStack() as stack:
+        gateway.end_velocity_rule(ADMIN_KEY)
+        gateway.register()
+        flood = [stack.enter_context(connected(gateway)) for _ in range(2 * FILES)]
+        for connection in flood[::2]:
+            with suppress(ConnectionError):
+                connection.sendall(HEAD)
+        assert until_closed(flood[0]) == b"", "the oldest made room"
+        assert open_connections(gateway) < FILES
+        make_payments_to_list(gateway)
+        with httpx.Client(base_url=gateway.client.base_url, trust_env=False) as newcomer:
+            assert newcomer.get("/ready").status_code == 200
+        with not_reading(gateway) as connection:
+            assert connection.recv(1), "its answer is on the way"
+            assert gateway.stop() == 0
+    assert "shutdown exceeded" not in gateway.output
+    assert "Too many open files" not in gateway.output
+    assert "Traceback" not in gateway.output
+
+
+class WithFewFiles(Gateway):
+    within = ("bash", "-c", f'ulimit -n {FILES} && exec "$@"', "bash")

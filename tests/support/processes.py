@@ -36,10 +36,12 @@ class Program:
     """A `mockpay ...` that runs. Its output goes to a file that the tests can read at any time."""
 
     module = "mockpay"
+    within: tuple[str, ...] = ()
+    """What it is started by, such as a shell that sets a limit first."""
 
     def __init__(self, log: Path, *arguments: str, **settings: str) -> None:
         self.log = log
-        command = [sys.executable, "-m", self.module, *arguments]
+        command = [*self.within, sys.executable, "-m", self.module, *arguments]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command, env=environment(**settings), stdout=output, stderr=output, start_new_session=True

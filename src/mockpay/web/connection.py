@@ -18,18 +18,41 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 AHEAD_MAX: Final = 100
 """Requests that a client may send before it has their answers. One read of the socket could bring ten thousand."""
 
+TIMEOUT_AT_STOP_SECONDS: Final = 2.0
+"""What is left of a client's time when the server stops: one that does not read must not hold that up."""
+
 _VERSIONS: Final = ("1.0", "1.1")
 """The parser knows 0.9 and 2.0 as well, whose answers look otherwise."""
 
 log = structlog.stdlib.get_logger("mockpay.http")
 
 
+class Room:
+    """For so many connections of this process. Beyond that one has to go that never brought a whole request, the oldest
+    first: so those who only connect shut out each other, and nobody else.
+    """
+
+    def __init__(self, connections_max: int) -> None:
+        self.connections_max = connections_max
+        self.without_request: dict[LimitedProtocol, None] = {}
+        """In the order in which they came."""
+
+    def enter(self, newest: "LimitedProtocol", count: int) -> None:
+        self.without_request[newest] = None
+        if count > self.connections_max:
+            oldest = next(iter(self.without_request))
+            del self.without_request[oldest]
+            oldest.transport.abort()
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """Time is looked at by one timer for each connection, which asks whose turn it is: requests start and stop none."""
 
-    def __init__(self, *, request_timeout_seconds: float, **of_uvicorn: Any) -> None:
+    def __init__(self, *, request_timeout_seconds: float, room: Room, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self._timeout_seconds = request_timeout_seconds
+        self._room = room
+        self._is_new = True
         self._timer: asyncio.TimerHandle | None = None
         self._since = 0.0
         """When the request began that is read now, or was read last."""
@@ -46,8 +69,10 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         self._timer = self.loop.call_later(self._timeout_seconds, self._look)
+        self._room.enter(self, len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._room.without_request.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
@@ -116,7 +141,19 @@ class LimitedProtocol(HttpToolsProtocol):
         self._framing_bytes -= len(body)
         super().on_body(body)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._timeout_seconds = min(self._timeout_seconds, TIMEOUT_AT_STOP_SECONDS)
+        self._since = self.loop.time()
+        self._unread = None  # it begins anew
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look()
+
     def on_message_complete(self) -> None:
+        if self._is_new:
+            self._is_new = False
+            self._room.without_request.pop(self, None)
         self._is_whole = True
         self._framing_bytes = 0
         super().on_message_complete()
