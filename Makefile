@@ -24,12 +24,13 @@ help: ## list the commands
 run: $(VENV)/.run ## start the gateway: database, API and webhook worker, on http://127.0.0.1:3000
 	@exec $(BIN)/mockpay serve
 
-# Three at a time on two cores: many of them wait, for a process or a timeout.
+# Three at a time on two cores: many of them wait, for a process or a timeout. Each takes the next test when it is through
+# with one; by itself it would take a twelfth of them at once, and one would be left with all that are slow.
 test: $(VENV)/.dev ## install what the tests need, and run them all
 	@$(BIN)/python tests/system_packages.py
-	$(BIN)/python -m pytest -n 3
-	$(BIN)/python -m pytest -n 2 --quiet --server=pgbouncer $(BEHIND_POOLER)
-	$(BIN)/python -m pytest -n 2 --quiet --server=system $(ON_SYSTEM_SERVER)
+	$(BIN)/python -m pytest -n 3 --maxschedchunk=1
+	$(BIN)/python -m pytest -n 3 --maxschedchunk=1 --quiet --server=pgbouncer $(BEHIND_POOLER)
+	$(BIN)/python -m pytest -n 3 --maxschedchunk=1 --quiet --server=system $(ON_SYSTEM_SERVER)
 
 check: $(VENV)/.dev ## format, lint, types, structure, known holes of dependencies
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ Start = Callable[..., Gateway]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with scratch_folder() as made:
+    with scratch_folder(in_memory=True) as made:
         yield made
 
 

@@ -68,12 +68,11 @@ def test_a_stale_lock_file_of_the_server_is_no_obstacle(start: Start, data_dir: 
     tenant = first.register()
     first.kill()
     kill_database(data_dir)
-    pid_file = data_dir / "postgres" / "postmaster.pid"
-    lines = pid_file.read_text().splitlines()
-    if stale == "the number belongs to another program":
-        pid_file.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")
-    elif stale == "torn":
-        pid_file.write_text("")
+    files = [data_dir / "postgres" / name for name in ("postmaster.pid", ".s.PGSQL.5432.lock")]
+    for file in files if stale != "as it was" else ():
+        lines = file.read_text().splitlines()
+        another = "\n".join([str(os.getppid()), *lines[1:]]) + "\n"
+        file.write_text("" if stale == "torn" else another)
     second = start()
     second.act_for(tenant)
     assert second.client.get("/api/auth/me").status_code == 200

@@ -18,7 +18,9 @@ from mockpay.postgres.service_user import ServiceUser, choose_service_user
 from tests.system_packages import find_program
 
 # Nothing here outlives the tests, so nothing need survive a power cut.
-FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off")
+FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_wal_size=256MB")
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 4_000_000_000
 
 
 class Server(Protocol):
@@ -78,7 +80,7 @@ class SystemServer:
 
 @contextmanager
 def start_server(kind: str) -> Iterator[Server]:
-    with scratch_folder() as folder:
+    with scratch_folder(in_memory=True) as folder:
         match kind:
             case "embedded":
                 with _embedded(folder) as embedded:
@@ -94,13 +96,21 @@ def start_server(kind: str) -> Iterator[Server]:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """One that the user who runs PostgreSQL can enter; pytest's own are closed to it when root runs the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="mockpay-test-")).resolve()
+def scratch_folder(*, in_memory: bool = False) -> Iterator[Path]:
+    """One that the user who runs PostgreSQL can enter; pytest's own are closed to it when root runs the tests.
+
+    In memory, where there is room, a database is cloned in a tenth of the time.
+    """
+    parent = MEMORY if in_memory and _has_room(MEMORY) else None
+    folder = Path(tempfile.mkdtemp(prefix="mockpay-test-", dir=parent)).resolve()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_room(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_BYTES_MIN
 
 
 def free_port() -> int:

@@ -26,6 +26,7 @@ from mockpay.webhooks.tampering import Tampering
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
+EXECUTING = {"execute", "executemany", "fetch", "fetchrow", "fetchval", "cursor", "prepare"}
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 
@@ -38,6 +39,19 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines < FUNCTION_LINES_MAX, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_sql_is_executed_that_is_not_such_a_constant(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING):
+            continue
+        if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "connection"):
+            continue
+        argument = node.args[0]
+        is_constant = isinstance(argument, ast.Name) and argument.id.endswith("_SQL")
+        is_migration = path.name == "migrate.py" and ast.unparse(argument) == "migration.sql"
+        assert is_constant or is_migration, f"{path.name}:{node.lineno}"
 
 
 def all_errors(kind: type[ApiError] = ApiError) -> list[type[ApiError]]:

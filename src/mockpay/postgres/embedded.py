@@ -43,6 +43,8 @@ _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
 _LOG_BYTES_READ: Final = 100_000
+_SOCKET: Final = ".s.PGSQL.5432"
+_SOCKET_LOCK: Final = f"{_SOCKET}.lock"
 _SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 _PID_FILE_LINES: Final = 8
 _DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whatever it complains of is a consequence
@@ -175,8 +177,8 @@ class EmbeddedPostgres:
         user.let_through(self._data_dir)
         user.let_through(programs)
         self._make_cluster(programs, user)
-        self._clear_left_over()
         self._socket_dir = _socket_folder(self._cluster, user)
+        self._clear_left_over()
         self._start(programs, user)
 
     def _watch(self) -> None:
@@ -248,13 +250,17 @@ class EmbeddedPostgres:
         unfinished.rename(self._cluster)
 
     def _clear_left_over(self) -> None:
-        """End a server that outlived a MockPay that was killed, and a lock file that outlived its server.
+        """End a server that outlived a MockPay that was killed, and lock files that outlived their server.
 
-        We hold the folder's lock, so no living MockPay owns what is found here.
+        We hold the folder's lock, so no living MockPay owns what is found here. PostgreSQL itself believes a lock file
+        as long as there is a process of that number: another program's, or its own, dead and not yet waited for.
         """
         pid_file = self._cluster / "postmaster.pid"
-        if not pid_file.exists():
-            return
+        if pid_file.exists():
+            self._end_left_over(pid_file)
+        (self._socket_dir / _SOCKET_LOCK).unlink(missing_ok=True)
+
+    def _end_left_over(self, pid_file: Path) -> None:
         pid = self._pid_in_file() or 0
         left_over = [process for process in psutil.process_iter() if may_run_in(process, self._cluster, pid)]
         if left_over:
@@ -267,8 +273,7 @@ class EmbeddedPostgres:
                     "end; end it, or set MOCKPAY_DATA_DIR to another folder."
                 )
         if self._pid_in_file() is not None and (pid == 0 or psutil.pid_exists(pid)):
-            # It is torn, or some other program has the number now: PostgreSQL would not start for ever.
-            pid_file.unlink()
+            pid_file.unlink()  # torn, or with a number that lives
 
     def _start(self, programs: Path, user: ServiceUser) -> None:
         settings = {
@@ -360,7 +365,7 @@ def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
 
     Raises StartupError.
     """
-    if len(os.fsencode(cluster / ".s.PGSQL.5432")) <= _SOCKET_PATH_MAX:
+    if len(os.fsencode(cluster / _SOCKET)) <= _SOCKET_PATH_MAX:
         return cluster
     name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"mockpay-{name}"
