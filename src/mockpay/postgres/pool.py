@@ -168,17 +168,17 @@ async def connect(url: str, setting: str = "MOCKPAY_DATABASE_URL") -> Connection
         raise DatabaseUnreachable(
             f"Can't connect to the database ({reason}); check {setting}, and that the server is up."
         ) from error
-    await _check_version(connection, setting)
+    await _check_version(connection)
     return connection
 
 
-async def _check_version(connection: Connection, setting: str) -> None:
+async def _check_version(connection: Connection) -> None:
     major = connection.get_server_version().major
     if major < OLDEST_SERVER:
         await connection.close()
         raise StartupError(
             f"The database is PostgreSQL {major}, and MockPay needs {OLDEST_SERVER} or newer; "
-            f"upgrade it, or unset {setting} to use the embedded one."
+            "upgrade it, or unset MOCKPAY_DATABASE_URL to use the embedded one."
         )
 
 
