@@ -1,10 +1,10 @@
 """What has to be swept up now and then: deliveries and requests that were kept long enough, windows of rate limits,
-figures that many connections counted, and webhooks whose time went far away because the clock was set back.
+figures that many connections counted, and waits of webhooks from before the clock was set back.
 """
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -17,8 +17,7 @@ from mockpay.journal import store as journal
 from mockpay.tenants import admission
 from mockpay.types import Clock
 from mockpay.webhooks import log as deliveries
-from mockpay.webhooks import store as queue
-from mockpay.webhooks.schedule import Schedule
+from mockpay.webhooks import waits
 
 PAUSE_SECONDS: Final = 60.0
 LOOK_AT_CLOCK_SECONDS: Final = 1.0
@@ -29,8 +28,10 @@ log = structlog.stdlib.get_logger("mockpay.housekeeping")
 
 async def keep_house(context: Context) -> None:
     """Until cancelled. Any number of processes may do so: they pass over each other's rows."""
+    looked_at: datetime | None = None
     while True:
         try:
+            looked_at = await waits.mend(context.database, looked_at)
             await clean_once(context)
         except DatabaseUnavailable as error:
             log.warning("can't keep house", cause=repr(error.__cause__))
@@ -40,7 +41,7 @@ async def keep_house(context: Context) -> None:
 
 
 async def pause(clock: Clock, look_at_clock_seconds: float = LOOK_AT_CLOCK_SECONDS) -> None:
-    """A minute; but until the clock is set back, after which webhooks may wait for moments that are far away."""
+    """A minute; but until the clock is set back, which is probably the database's too."""
     end = time.monotonic() + PAUSE_SECONDS
     latest = clock.now()
     while time.monotonic() < end and (now := clock.now()) >= latest:
@@ -53,7 +54,6 @@ async def clean_once(context: Context) -> int:
     async with context.database.connection() as connection:
         await admission.forget_expired(connection)
         await rollups.put_together(connection, context.clock.now())
-    await _bring_webhooks_forward(context)
     await _forget_requests(context)
     days = context.settings.webhook_retention_days
     if days == 0:
@@ -70,16 +70,6 @@ async def clean_once(context: Context) -> int:
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
     return forgotten
-
-
-async def _bring_webhooks_forward(context: Context) -> None:
-    longest_wait = Schedule.of(context.settings).longest_wait
-    count = queue.BROUGHT_FORWARD_AT_ONCE
-    while count == queue.BROUGHT_FORWARD_AT_ONCE:
-        async with context.database.connection() as connection:
-            count = await queue.bring_forward(connection, longest_wait)
-        if count:
-            log.warning("the clock was set back; webhooks that would wait for too long are due now", deliveries=count)
 
 
 async def _forget_requests(context: Context) -> None:

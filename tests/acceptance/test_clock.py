@@ -21,7 +21,7 @@ SETTINGS = {
     "MOCKPAY_ADMIN_KEY": "the-admin-key-of-the-tests",
     "MOCKPAY_RATE_LIMIT_TIER": "unlimited",
     "MOCKPAY_RATE_LIMIT_HIGH": "3",
-    "MOCKPAY_WEBHOOK_BACKOFF_SECONDS": "30",
+    "MOCKPAY_WEBHOOK_BACKOFF_SECONDS": "5",
 }
 ADMIN = {"Authorization": "Bearer the-admin-key-of-the-tests"}
 
@@ -83,7 +83,7 @@ def test_the_clock_is_set_back_an_hour_and_ahead_a_day(world: World, data_dir: P
     world.clock.set(-HOUR)
     check_all_goes_on(world, "hour back", first)
     check_limit(world)
-    wait_until(lambda: world.gateway.delivery(waiting)["status"] == "delivered", 10)
+    wait_until(lambda: world.gateway.delivery(waiting)["status"] == "delivered", 20)
     assert world.status(planned) == "pending"
 
     world.clock.set(DAY)

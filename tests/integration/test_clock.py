@@ -15,37 +15,58 @@ import pytest
 from mockpay import housekeeping
 from mockpay.faults import service as faults
 from mockpay.faults.requests import CreateFault, FaultText
-from mockpay.housekeeping import clean_once
 from mockpay.payments import service as payments
 from mockpay.settings import Settings
+from mockpay.webhooks import waits
 from mockpay.webhooks.schedule import Schedule
+from mockpay.webhooks.worker import POLL_SECONDS
 from tests.integration.conftest import open_client
 from tests.support.fakes import FakeClock, Receiver
 from tests.support.gateway import Gateway, register
+from tests.support.logs import captured_logs
 
 AHEAD = "SELECT next_attempt_at - now() FROM webhook_deliveries ORDER BY created_at DESC, id DESC LIMIT 1"
 
 
-async def set_back(superuser: Any) -> None:
-    """By an hour: everything in the queue is an hour further ahead."""
+async def set_back(superuser: Any, by: str = "1 hour") -> None:
+    """Everything in the queue is that much further ahead."""
     await superuser.execute(
-        "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at + interval '1 hour', "
-        "claimed_at = claimed_at + interval '1 hour'"
+        "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at + $1::text::interval, "
+        "waits_since = waits_since + $1::text::interval, claimed_at = claimed_at + $1::text::interval",
+        by,
     )
 
 
-async def test_a_webhook_in_backoff_is_due_after_the_clock_was_set_back(
+async def ahead(superuser: Any) -> float:
+    """For how many seconds the latest delivery waits."""
+    wait: timedelta = await superuser.fetchval(AHEAD)
+    return wait.total_seconds()
+
+
+async def test_a_webhook_in_backoff_waits_anew_after_the_clock_was_set_back(
     gateway: Gateway, receiver: Receiver, superuser: Any
 ) -> None:
     receiver.answers = [500]
     payment = await gateway.succeeded("k")
     assert await gateway.worker().run_due() == 1
+    wait = await ahead(superuser)
     await set_back(superuser)
-    assert await gateway.worker().run_due() == 0
-    await clean_once(gateway.context)
-    assert await gateway.worker().run_due() == 1
+    with captured_logs(json_lines=True) as output:
+        await waits.mend(gateway.context.database, None)
+    assert '"deliveries": 1' in output.getvalue()
+    assert 0 < await ahead(superuser) <= wait + 1
+    later = await superuser.fetchval("SELECT now() + interval '2 seconds'")
+    assert await gateway.worker().run_due(later) == 1
     _, [delivery] = await payments.deliveries(gateway.context, gateway.tenant, payment.id)
     assert (delivery.status, delivery.attempts) == ("delivered", 2)
+
+
+async def test_one_that_was_never_tried_is_due(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    await set_back(superuser)
+    assert await gateway.worker().run_due() == 0
+    await waits.mend(gateway.context.database, None)
+    assert await gateway.worker().run_due() == 1
 
 
 async def test_one_under_lease_keeps_no_more_than_its_lease(
@@ -56,10 +77,10 @@ async def test_one_under_lease_keeps_no_more_than_its_lease(
     payment = await gateway.succeeded("k")
     sending = asyncio.create_task(gateway.worker().run_due())
     await receiver.wait_for(1)
-    await set_back(superuser)
-    await clean_once(gateway.context)
-    longest = Schedule.of(gateway.context.settings).longest_wait
-    assert longest - timedelta(seconds=5) < await superuser.fetchval(AHEAD) <= longest
+    await set_back(superuser, "12 hours")
+    await waits.mend(gateway.context.database, None)
+    lease = Schedule.of(gateway.context.settings).lease.total_seconds()
+    assert lease - 5 < await ahead(superuser) <= lease
     assert await gateway.worker().run_due() == 0
     receiver.gate.set()
     await sending
@@ -68,18 +89,79 @@ async def test_one_under_lease_keeps_no_more_than_its_lease(
 
 
 async def test_waits_that_are_meant_stay_as_they_are(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:
-    """A backoff, and what a fault holds back for almost an hour."""
+    """A backoff by settings that are others now, and what a fault holds back for almost an hour."""
     receiver.answers = [500]
     await gateway.succeeded("backoff")
-    await gateway.worker().run_due()
+    await gateway.worker(webhook_backoff_seconds=60).run_due()
+    assert await ahead(superuser) > 50
     gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("delay; seconds=3500")))
     await gateway.succeeded("held")
-    waits = "SELECT next_attempt_at FROM webhook_deliveries ORDER BY id"
-    before = await superuser.fetch(waits)
-    await clean_once(gateway.context)
-    assert await superuser.fetch(waits) == before
+    # As of a transaction that began a moment later.
+    await superuser.execute("UPDATE webhook_deliveries SET waits_since = now() + interval '0.5 seconds'")
+    due = "SELECT next_attempt_at FROM webhook_deliveries ORDER BY id"
+    before = await superuser.fetch(due)
+    await waits.mend(gateway.context.database, None)
+    assert await superuser.fetch(due) == before
     assert await gateway.worker().run_due() == 0
+
+
+async def test_the_queue_is_looked_through_only_if_the_clock_is_earlier_than_it_was(
+    gateway: Gateway, superuser: Any
+) -> None:
+    await gateway.succeeded("k")
+    looked_at = await waits.mend(gateway.context.database, None)
+    assert looked_at is not None
+    await set_back(superuser)
+    assert await waits.mend(gateway.context.database, looked_at) is not None
+    assert await ahead(superuser) > 3500
+    assert await waits.mend(gateway.context.database, looked_at + timedelta(hours=1)) is not None
+    assert await ahead(superuser) <= 0
+
+
+async def test_what_another_holds_is_mended_later(gateway: Gateway, superuser: Any) -> None:
+    await gateway.succeeded("k")
+    await set_back(superuser)
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM webhook_deliveries FOR UPDATE")
+        assert await waits.mend(gateway.context.database, None) is None
+    assert await ahead(superuser) > 3500
+    assert await waits.mend(gateway.context.database, None) is not None
+    assert await ahead(superuser) <= 0
+
+
+async def test_a_long_queue_is_looked_through_in_parts(gateway: Gateway, superuser: Any) -> None:
+    """Each ends between two that wait for the same moment."""
+    await gateway.succeeded("k")
+    columns = await superuser.fetchval(
+        "SELECT string_agg(column_name, ', ') FROM information_schema.columns "
+        "WHERE table_name = 'webhook_deliveries' AND column_name <> 'id'"
+    )
+    await superuser.execute(
+        f"INSERT INTO webhook_deliveries (id, {columns}) "
+        f"SELECT gen_random_uuid(), {columns} FROM webhook_deliveries, generate_series(1, 12000)"
+    )
+    await set_back(superuser)
+    await waits.mend(gateway.context.database, None)
+    assert await superuser.fetchval("SELECT count(*) FROM webhook_deliveries WHERE next_attempt_at > now()") == 0
+
+
+async def test_what_a_worker_is_sending_is_not_due_for_it_after_the_clock_was_set_ahead(
+    gateway: Gateway, receiver: Receiver, superuser: Any
+) -> None:
+    receiver.hold()
+    payment = await gateway.succeeded("k")
+    await superuser.execute("UPDATE webhook_deliveries SET max_attempts = 1")  # or it would be sent twice, not lost
+    worker = gateway.worker()
+    running = asyncio.create_task(worker.run())
+    await receiver.wait_for(1)
+    await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 day'")
+    await asyncio.sleep(3 * POLL_SECONDS)
+    receiver.gate.set()
+    worker.stop()
+    await running
+    _, [delivery] = await payments.deliveries(gateway.context, gateway.tenant, payment.id)
+    assert (delivery.status, delivery.attempts, len(receiver.received)) == ("delivered", 1, 1)
 
 
 async def test_the_house_is_kept_as_soon_as_the_clock_is_set_back(clock: FakeClock) -> None:

@@ -16,7 +16,7 @@ from mockpay.journal import store as journal
 from mockpay.payments import creation_store
 from mockpay.postgres.pool import SESSION_SETTINGS
 from mockpay.timeline import store as timeline
-from mockpay.webhooks import log, store
+from mockpay.webhooks import log, store, waits
 from tests.support.plans import generic_plan
 
 NOBODY, LAST = f"'{UUID(int=0)}'", f"'{LAST_ID}'"
@@ -72,7 +72,7 @@ async def backlog(superuser: Any) -> None:
 
 @pytest.mark.usefixtures("backlog")
 async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) -> None:
-    text = await generic_plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'")
+    text = await generic_plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'", "'{}'")
     assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
     assert "Index Cond: (next_attempt_at <= COALESCE" in text
     assert "Seq Scan on webhook_deliveries" not in text, text
@@ -92,7 +92,7 @@ async def test_the_backlog_of_a_host_that_is_full_is_not_walked_through(superuse
         """
     )
     await superuser.execute("VACUUM ANALYZE webhook_deliveries")
-    full = "NULL", 8, "'{h:80}'", "'{16}'", 3, "'10 seconds'", "'{h:80}'"
+    full = "NULL", 8, "'{h:80}'", "'{16}'", 3, "'10 seconds'", "'{h:80}'", "'{}'"
     await generic_plan(superuser, store._CLAIM_SQL, *full)
     async with superuser.transaction():
         explained = await superuser.fetchval(
@@ -112,7 +112,7 @@ ALONG_ITS_INDEX: list[tuple[str, list[object], str]] = [
     (log._BY_ID_LOCKED_SQL, [NOBODY, LAST], "webhook_deliveries_pkey"),
     (log._TENANT_OF_SQL, [LAST], "webhook_deliveries_pkey"),
     (log._FORGET_DELIVERED_SQL, [f"'{UUID(int=1)}'", "'30 days'"], "webhook_deliveries_pkey"),
-    (store._BRING_FORWARD_SQL, ["'1 day'", "'1 day'"], "webhook_deliveries_due"),
+    (waits._BEGIN_ANEW_SQL, ["now()", "gen_random_uuid()"], "webhook_deliveries_due"),
     (log._REPLAY_SQL, ["'{}'", "'{}'", "'{}'", "'{}'", 3, "'{dead}'"], "webhook_deliveries_pkey"),
 ]  # fmt: skip
 

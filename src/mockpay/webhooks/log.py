@@ -71,7 +71,8 @@ WITH target AS (
 )
 UPDATE webhook_deliveries AS delivery
 SET status = 'pending', url = target.url, receiver_host = target.receiver_host, next_attempt_at = now(),
-    finished_at = NULL, attempts_before_replay = delivery.attempts, max_attempts = delivery.attempts + $5
+    waits_since = now(), finished_at = NULL,
+    attempts_before_replay = delivery.attempts, max_attempts = delivery.attempts + $5
 FROM target
 WHERE delivery.tenant_id = target.tenant_id AND delivery.id = target.id
 RETURNING delivery.*

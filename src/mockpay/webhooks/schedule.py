@@ -29,11 +29,6 @@ class Schedule:
         """How long a claim holds. A worker that was killed, or froze, loses it after this."""
         return timedelta(seconds=self.timeout_seconds + LEASE_MARGIN_SECONDS)
 
-    @property
-    def longest_wait(self) -> timedelta:
-        """How far ahead a claim or a failed attempt may put the next attempt."""
-        return max(self.lease, self.delay_after(self.max_attempts - 1, 1.0))
-
     def delay_after(self, attempt: int, random: float) -> timedelta:
         """The wait after a failed attempt, counted from 1: doubling, and up to a half more by `random` (0 to 1).
 

@@ -1,6 +1,7 @@
 """The table of deliveries, which is also the queue."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +11,7 @@ import msgspec
 from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.address import receiver_host
-from mockpay.webhooks.tampering import LONGEST_HOLD, WebhookFault
+from mockpay.webhooks.tampering import WebhookFault
 
 _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
@@ -100,6 +101,8 @@ chosen AS (
       -- Again, of the row that gets locked: another worker may have claimed it since.
       AND delivery.status = 'pending'
       AND delivery.next_attempt_at <= coalesce($1::timestamptz, now())
+      -- What this worker is sending now is due if the clock was set ahead, or if the worker froze for a while.
+      AND delivery.id <> ALL ($8::uuid[])
     ORDER BY ranked.next_attempt_at
     LIMIT $2
     FOR UPDATE OF delivery SKIP LOCKED
@@ -119,7 +122,8 @@ dead AS (
       AND chosen.attempts >= delivery.max_attempts
 )
 UPDATE webhook_deliveries AS delivery
-SET attempts = delivery.attempts + 1, claimed_at = present.now, next_attempt_at = present.now + $6::interval
+SET attempts = delivery.attempts + 1, claimed_at = present.now, next_attempt_at = present.now + $6::interval,
+    waits_since = present.now
 FROM chosen, present
 WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
   AND chosen.attempts < delivery.max_attempts
@@ -150,6 +154,7 @@ settled AS (
     SET status = result.status,
         claimed_at = NULL,
         next_attempt_at = coalesce($1::timestamptz, now()) + result.delay,
+        waits_since = coalesce($1::timestamptz, now()),
         last_error = result.last_error,
         finished_at = CASE WHEN result.status = 'pending' THEN NULL ELSE coalesce($1::timestamptz, now()) END
     FROM result
@@ -182,26 +187,6 @@ logged AS (
         ON sent.tenant_id = settled.tenant_id AND sent.id = settled.id AND sent.attempt = settled.attempts
 )
 SELECT tenant_id, id, attempts FROM settled
-"""
-
-BROUGHT_FORWARD_AT_ONCE: Final = 1000
-# No wait is as long as that, unless the clock was set back meanwhile. As a part of the claim it would cost each claim a
-# second look. What another transaction holds is left for the next time, so that they can't wait for each other. The
-# limit is no parameter, or the planner would expect a tenth of all that waits, and read the whole table.
-_BRING_FORWARD_SQL: Final = """
-WITH far AS (
-    SELECT tenant_id, id FROM webhook_deliveries
-    WHERE status = 'pending' AND next_attempt_at > now() + $1::interval
-      -- What a fault holds back may wait for longer.
-      AND (attempts > 0 OR fault IS NULL OR next_attempt_at > now() + $2::interval)
-    ORDER BY next_attempt_at DESC LIMIT 1000
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE webhook_deliveries AS delivery
--- Of what is claimed an attempt may be under way, which has its lease for it.
-SET next_attempt_at = CASE WHEN delivery.claimed_at IS NULL THEN now() ELSE now() + $1::interval END
-FROM far WHERE delivery.tenant_id = far.tenant_id AND delivery.id = far.id
-RETURNING delivery.id
 """
 
 
@@ -328,19 +313,20 @@ async def claim(
     connection: Connection,
     *,
     limit: int,
-    sending: dict[str, int],
+    sending: Mapping[UUID, str],
     per_host: int,
     lease: timedelta,
     now: datetime | None = None,
 ) -> list[Claim]:
     """Take up to `limit` due deliveries for the time of `lease`.
 
-    `sending` counts what this worker has under way for each receiver host, and `per_host` is the most it may have.
-    `now` is the database's present if None.
+    `sending` is what this worker has under way: the ids of deliveries, and the host of each one's receiver, of which it
+    may have `per_host` at most. `now` is the database's present if None.
     """
-    full_hosts = [host for host, count in sending.items() if count >= per_host]
+    of_host = Counter(sending.values())
+    full_hosts = [host for host, count in of_host.items() if count >= per_host]
     rows = await connection.fetch(
-        _CLAIM_SQL, now, limit, list(sending.keys()), list(sending.values()), per_host, lease, full_hosts
+        _CLAIM_SQL, now, limit, list(of_host), list(of_host.values()), per_host, lease, full_hosts, list(sending)
     )
     return [Claim(**dict(row)) for row in rows]
 
@@ -363,11 +349,6 @@ async def settle(
     )
     kept = {tuple(row) for row in rows}
     return [_claim_key(claimed) in kept for claimed, _ in settled]
-
-
-async def bring_forward(connection: Connection, longest_wait: timedelta) -> int:
-    """Make due what would wait for longer than that, because the clock was set back; how many deliveries."""
-    return len(await connection.fetch(_BRING_FORWARD_SQL, longest_wait, max(longest_wait, LONGEST_HOLD)))
 
 
 def _claim_key(claimed: Claim) -> tuple[UUID, UUID, int]:

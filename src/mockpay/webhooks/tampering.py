@@ -6,7 +6,6 @@ What happened to the payment stays as it was recorded; only the message about it
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
@@ -27,7 +26,6 @@ from mockpay.fault_text import (
 )
 
 LONGEST_SECONDS: Final = 3600.0
-LONGEST_HOLD: Final = timedelta(seconds=LONGEST_SECONDS)
 _FIRST_NUMBER: Final = re.compile(rb'(?<=":)[0-9]')
 
 

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import aiohttp
 import structlog
@@ -53,7 +53,7 @@ class Worker:
         self._telemetry = telemetry
         self._jitter = jitter
         self._schedule = Schedule.of(settings)
-        self._sending: Counter[str] = Counter()
+        self._sending: dict[UUID, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._something_to_do = asyncio.Event()
         self._stopping = False
@@ -90,7 +90,7 @@ class Worker:
         return len(claimed)
 
     async def _claim_calmly(self) -> list[Claim]:
-        if sum(self._sending.values()) >= self._settings.webhook_concurrency:
+        if len(self._sending) >= self._settings.webhook_concurrency:
             return []
         try:
             return await self._claim()
@@ -107,22 +107,21 @@ class Worker:
         async with self._database.connection() as connection:  # one statement is a transaction by itself
             return await store.claim(
                 connection,
-                limit=self._settings.webhook_concurrency - sum(self._sending.values()),
-                sending=dict(self._sending),
+                limit=self._settings.webhook_concurrency - len(self._sending),
+                sending=self._sending,
                 per_host=self._settings.webhook_concurrency_per_host,
                 lease=self._schedule.lease,
                 now=now,
             )
 
     def _start(self, session: aiohttp.ClientSession, claim: Claim) -> None:
-        self._sending[claim.receiver_host] += 1
+        self._sending[claim.id] = claim.receiver_host
         task = asyncio.create_task(self._deliver(session, claim))
         self._tasks.add(task)
 
         def free_slot(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
-            self._sending[claim.receiver_host] -= 1
-            self._sending += Counter()  # forgets the hosts that are at zero
+            del self._sending[claim.id]
             self.wake()
 
         task.add_done_callback(free_slot)
