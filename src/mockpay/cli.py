@@ -67,7 +67,7 @@ def migrate(*, settings: SettingsParameter = Settings()) -> None:
 
     _prepare(settings)
     with database_access.running_database(settings) as access:
-        applied = _run(database_access.migrate(access))
+        applied = _run(database_access.migrate_and_check(settings, access))
     print("\n".join(f"applied {name}" for name in applied) or "The database is up to date.")
 
 

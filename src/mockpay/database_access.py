@@ -4,6 +4,7 @@ Heavy imports are inside the functions: they run while the embedded database sta
 """
 
 import asyncio
+import functools
 import importlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -119,28 +120,31 @@ async def migrate(access: DatabaseAccess) -> list[str]:
     application = None
     async with connection_to(access.migration_url, access.migration_setting) as connection:
         if access.url != access.migration_url:
-            _, migrated = await who_and_where(connection)
+            migrated = await who_and_where(connection)
             async with connection_to(access.url) as other:
-                application, used = await who_and_where(other)
-            if used != migrated:
+                used = await who_and_where(other)
+            application = used.role
+            if used.database != migrated.database or used.server != migrated.server:
+                where = "" if used.database != migrated.database else " of another server"
                 raise StartupError(
-                    f"MOCKPAY_DATABASE_URL leads to the database {used}, and {access.migration_setting} to {migrated}; "
-                    "they must lead to the same."
+                    f"MOCKPAY_DATABASE_URL leads to the database {used.database}, and {access.migration_setting} to "
+                    f"{migrated.database}{where}; they must lead to the same."
                 )
         applied = await migrations.migrate(connection, migrations.bundled_migrations(), application)
-        if application:
-            await _check_rights(connection, application)
     return [migration.name for migration in applied]
+
+
+async def migrate_and_check(settings: Settings, access: DatabaseAccess) -> list[str]:
+    """The same, and see that requests can be served then. Raises StartupError."""
+    applied = await migrate(access)
+    await check_database(settings, access.url)
+    return applied
 
 
 def migrate_patiently(settings: Settings, access: DatabaseAccess) -> None:
     from mockpay.postgres.pool import patiently
 
-    async def migrate_and_check() -> None:
-        await migrate(access)
-        await check_database(settings, access.url)
-
-    asyncio.run(patiently(migrate_and_check, settings.start_patience_seconds))
+    asyncio.run(patiently(functools.partial(migrate_and_check, settings, access), settings.start_patience_seconds))
 
 
 async def check_database(settings: Settings, url: str) -> None:
@@ -149,12 +153,10 @@ async def check_database(settings: Settings, url: str) -> None:
 
     async with connection_to(url) as connection:
         await _check_migrated(connection)
-        await _check_rights(connection, (await rights.who_and_where(connection)).role)
-        if settings.is_production and await rights.owns_the_schema(connection):
-            structlog.stdlib.get_logger("mockpay.database").warning(
-                "requests are served as a role that may change the schema and the audit trail's triggers",
-                remedy="set MOCKPAY_MIGRATION_DATABASE_URL to it, and MOCKPAY_DATABASE_URL to a role without rights",
-            )
+        role = (await rights.who_and_where(connection)).role
+        await _check_rights(connection, role)
+        if settings.is_production or settings.migration_database_url:
+            await _tell_excess(connection, role)
 
 
 async def _check_rights(connection: "Connection", role: str) -> None:
@@ -165,6 +167,19 @@ async def _check_rights(connection: "Connection", role: str) -> None:
         raise StartupError(
             f"The database role {role} lacks rights: {', '.join(lacking)}; "
             "run 'mockpay migrate' with MOCKPAY_MIGRATION_DATABASE_URL set to the role that owns the tables."
+        )
+
+
+async def _tell_excess(connection: "Connection", role: str) -> None:
+    from mockpay.postgres import rights
+
+    excess = await rights.excess(connection, role)
+    if excess:
+        structlog.stdlib.get_logger("mockpay.database").warning(
+            "requests are served as a role that may do more than they need, such as to change the audit trail",
+            role=role,
+            excess=excess,
+            remedy="see 'Two roles' in docs/operations.md",
         )
 
 

@@ -1,22 +1,22 @@
 """The application's role can serve requests, which every other test shows, and nothing beyond that."""
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal, Protocol
 
 import asyncpg
 import pytest
 
-from mockpay.database_access import DatabaseAccess, check_database, migrate
+from mockpay.database_access import DatabaseAccess, check_database, migrate, migrate_and_check
 from mockpay.errors import StartupError
 from mockpay.postgres.embedded import APPLICATION, OWNER
-from mockpay.postgres.migrate import bundled_migrations
+from mockpay.postgres.migrate import Migration, bundled_migrations
 from mockpay.postgres.migrate import migrate as apply
 from mockpay.postgres.pool import Database, connect
-from mockpay.postgres.rights import RIGHTS
+from mockpay.postgres.rights import RIGHTS, excess
 from mockpay.settings import Settings
 from tests.support.databases import new_database
 from tests.support.logs import captured_logs
-from tests.support.servers import Server
+from tests.support.servers import Server, start_server
 
 
 class MakeRole(Protocol):
@@ -156,7 +156,7 @@ async def test_who_does_not_own_the_tables_can_not_give(
         await migrate(access)
     await superuser.execute("GRANT SELECT ON schema_migrations TO latecomer")
     with pytest.raises(StartupError, match="role mockpay_application lacks rights: INSERT on payments"):
-        await migrate(access)
+        await migrate_and_check(Settings(), access)
 
 
 async def test_both_urls_lead_to_one_database(server: Server, database_name: str, owner_url: str) -> None:
@@ -164,6 +164,22 @@ async def test_both_urls_lead_to_one_database(server: Server, database_name: str
         access = DatabaseAccess(server.url(other), owner_url, migration_setting="MOCKPAY_MIGRATION_DATABASE_URL")
         with pytest.raises(StartupError, match=f"{other}, and MOCKPAY_MIGRATION_DATABASE_URL to {database_name}"):
             await migrate(access)
+
+
+@pytest.fixture
+def other_server() -> Iterator[Server]:
+    with start_server("embedded") as started:
+        yield started
+
+
+async def test_both_urls_lead_to_one_server(other_server: Server, database_name: str, owner_url: str) -> None:
+    """On another one there can be a database of the same name."""
+    connection = await connect(other_server.direct_url("postgres"))
+    await connection.execute(f"CREATE DATABASE {database_name}")
+    await connection.close()
+    access = DatabaseAccess(other_server.url(database_name), owner_url)
+    with pytest.raises(StartupError, match=f"to {database_name} of another server; they must lead to the same"):
+        await migrate(access)
 
 
 async def test_one_role_for_everything_goes_too(server: Server) -> None:
@@ -175,7 +191,8 @@ async def test_one_role_for_everything_goes_too(server: Server) -> None:
         assert await warned(url)
 
 
-async def test_two_roles_are_not_warned_of(database_url: str) -> None:
+async def test_two_roles_are_not_warned_of(database_url: str, owner_url: str) -> None:
+    await migrate(DatabaseAccess(database_url, owner_url))
     assert not await warned(database_url)
 
 
@@ -188,10 +205,74 @@ async def test_who_can_become_the_owner_counts_as_the_owner(
     assert await warned(url)
 
 
+async def test_rights_that_an_administrator_gave_it_are_taken_back(
+    superuser: Any, database_name: str, database_url: str, owner_url: str
+) -> None:
+    """As many do since PostgreSQL 15, where an ordinary role may make nothing in `public`."""
+    await superuser.execute(f"GRANT ALL ON DATABASE {database_name} TO mockpay_application")
+    await superuser.execute("GRANT ALL ON SCHEMA public TO mockpay_application")
+    assert await excess(superuser, "mockpay_application") == [
+        "CREATE on the database",
+        "CREATE on the schema",
+        "TEMPORARY on the database",
+    ]
+    await migrate(DatabaseAccess(database_url, owner_url))
+    assert await excess(superuser, "mockpay_application") == []
+    await check_database(Settings(), database_url)
+
+
+async def test_what_the_owner_of_the_tables_can_not_take_back_is_told(
+    server: Server, superuser: Any, database_name: str, owner_url: str, make_role: MakeRole
+) -> None:
+    """The database belongs to somebody else, as it does where another one made it; and the role has more by a group."""
+    await superuser.execute(f"ALTER DATABASE {database_name} OWNER TO postgres")
+    await make_role("writer", "LOGIN IN ROLE pg_write_all_data")
+    url = server.direct_url(database_name, "writer")
+    await migrate(DatabaseAccess(url, owner_url))
+    told = await warnings(url)
+    for right in ("TEMPORARY on the database", "UPDATE on audit_log", "DELETE on payments"):
+        assert f'"{right}"' in told
+    assert "CREATE" not in told
+    assert '"TEMPORARY on the database"' in await warnings(url, env="development", migration_url=owner_url)
+    await migrate(DatabaseAccess(url, server.direct_url(database_name)))
+    assert "TEMPORARY" not in await warnings(url), "a superuser takes it back"
+
+
+async def test_the_owner_of_the_database_can_take_the_schema(
+    superuser: Any, database_name: str, database_url: str, owner_url: str
+) -> None:
+    await superuser.execute(f"ALTER DATABASE {database_name} OWNER TO mockpay_application")
+    await migrate(DatabaseAccess(database_url, owner_url))
+    assert f'["ownership of the database {database_name}"]' in await warnings(database_url)
+
+
+async def test_a_superuser_migrates_for_the_owner(
+    server: Server, superuser: Any, database_name: str, owner_url: str, database_url: str
+) -> None:
+    """What it makes is the owner's, who keeps his rights, also where requests are served as that one."""
+    as_superuser = await connect(server.direct_url(database_name, "postgres"))
+    more = Migration(9999, "9999_more.sql", "CREATE TABLE more ()")
+    await apply(as_superuser, [*bundled_migrations(), more], OWNER)
+    await as_superuser.close()
+    assert await superuser.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'more'") == OWNER
+    assert await superuser.fetchval("SELECT has_table_privilege('mockpay', 'payments', 'DELETE')")
+    as_owner = await connect(owner_url)
+    another = Migration(10000, "10000_another.sql", "ALTER TABLE more ADD COLUMN another text")
+    assert await apply(as_owner, [*bundled_migrations(), more, another], APPLICATION) == [another]
+    await as_owner.close()
+
+
 async def warned(url: str) -> bool:
+    return "requests are served as a role that may do more than they need" in await warnings(url)
+
+
+async def warnings(
+    url: str, *, env: Literal["development", "production"] = "production", migration_url: str = ""
+) -> str:
+    settings = Settings(env=env, database_url=url, migration_database_url=migration_url or None)
     with captured_logs(json_lines=True) as output:
-        await check_database(Settings(env="production", database_url=url), url)
-    return "requests are served as a role that may change the schema" in output.getvalue()
+        await check_database(settings, url)
+    return output.getvalue()
 
 
 async def test_a_role_whose_name_has_to_be_quoted(superuser: Any, owner_url: str, make_role: MakeRole) -> None:

@@ -62,16 +62,20 @@ async def migrate(
     Raises StartupError if an applied migration was edited, the database is newer than this program, or this role may
     not do what there is to do. With nothing to do, any role will do.
     """
-    role, _ = await rights.who_and_where(connection)
+    role = (await rights.who_and_where(connection)).role
     try:
         async with connection.transaction():
             # A lock of the transaction, not the session: it works through a transaction pooler too.
             await connection.execute(_LOCK_SQL)
+            owner = await rights.owner_to_be(connection)
+            if owner:  # so that everything has one owner, also where a superuser migrates
+                await rights.act_as(connection, owner)
             missing = await _apply_missing(connection, migrations)
-            if await rights.owns_the_schema(connection):
+            owner = owner or await rights.owner_to_be(connection)
+            if owner:
                 await rights.protect_audit(connection)
-                if application is not None and application != role:
-                    await rights.give(connection, application)
+                if application is not None and application != owner:
+                    await rights.give(connection, application, owner, role)
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(
             f"The database role {role} may not change MockPay's schema ({error}); "
