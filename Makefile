@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # is on the system's PostgreSQL as well, so without PgBouncer only what depends most on the server is run.
 INTEGRATION := tests/integration/test_
 BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fault_rules.py idempotency.py migrate.py outage.py \
-	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py tenants.py transition.py)
+	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py slow_database.py tenants.py transition.py)
 ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py rights.py sql.py)
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,6 @@
 """What happens to the data folder, the port and the embedded server, however the last run ended."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,7 +14,8 @@ import psutil
 import pytest
 
 from mockpay.errors import StartupError
-from mockpay.postgres.embedded import EmbeddedPostgres
+from mockpay.postgres.embedded import SUPERUSER, EmbeddedPostgres
+from mockpay.postgres.pool import connect
 from tests.acceptance.conftest import Start
 from tests.support.processes import Gateway, Program, database_processes, kill_database, run, wait_until
 
@@ -280,6 +282,26 @@ def test_commands_join_a_running_gateway_or_start_the_database_themselves(start:
     assert database_processes(data_dir) == []
     shutil.rmtree(data_dir)
     assert "run 'mockpay migrate' first" in run("audit", "verify", **folder).stderr
+
+
+def test_commands_join_a_gateway_of_a_version_that_had_one_role(start: Start, data_dir: Path) -> None:
+    gateway = start()
+    database = EmbeddedPostgres(data_dir)
+    assert database.join()
+    asyncio.run(execute(database.url(SUPERUSER), "ALTER ROLE mockpay_application RENAME TO unknown_then"))
+    folder = {"MOCKPAY_DATA_DIR": str(data_dir)}
+    assert (
+        "or this role was given no rights in it; run 'mockpay migrate' first" in run("audit", "verify", **folder).stderr
+    )
+    assert run("migrate", **folder).stdout == "The database is up to date.\n"
+    assert run("audit", "verify", **folder).stdout == "0 payments, 0 audit entries: intact\n"
+    assert gateway.stop() == 0
+
+
+async def execute(url: str, statement: str) -> None:
+    connection = await connect(url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 def test_verify_demo_shows_what_is_accepted_and_what_is_rejected() -> None:

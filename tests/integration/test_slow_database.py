@@ -1,6 +1,10 @@
 """The database is slow: a table is locked. Who needs it waits, up to a time; the others are served."""
 
 import asyncio
+import os
+import signal
+import time
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -8,6 +12,7 @@ import pytest
 
 from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
+from mockpay.postgres import pool
 from mockpay.postgres.pool import Connection, open_database
 from mockpay.settings import Settings
 from mockpay.tenants.model import Tenant
@@ -18,6 +23,7 @@ from tests.support.gateway import Gateway
 LOCK = "LOCK TABLE payments IN ACCESS EXCLUSIVE MODE"
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 STATEMENT_TIMEOUT_SECONDS = 0.3
+HANGING_TIMEOUT_SECONDS = 2.0
 
 
 async def waiting(superuser: Connection, count: int) -> None:
@@ -56,3 +62,31 @@ async def test_a_statement_that_takes_too_long_is_given_up_and_nothing_is_done(
     assert (await gateway.create("k")).status == "pending"
     assert database.usage().in_use == 0
     await database.close()
+
+
+@pytest.mark.parametrize("kind", ["transaction", "snapshot", "connection"])
+async def test_a_server_that_hangs_is_waited_for_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """And not again for each thing that would be asked of it to end in good order."""
+    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 0.2)
+    database = await open_database(database_url, 1, HANGING_TIMEOUT_SECONDS)
+    async with database.connection() as connection:
+        server = await connection.fetchval("SELECT pg_backend_pid()")
+    started = time.monotonic()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            await ask_one_that_hangs(getattr(database, kind)(), server)
+        assert time.monotonic() - started < 1.7 * HANGING_TIMEOUT_SECONDS
+    finally:
+        os.kill(server, signal.SIGCONT)
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+async def ask_one_that_hangs(lent: AbstractAsyncContextManager[Connection], server: int) -> None:
+    async with lent as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") == server
+        os.kill(server, signal.SIGSTOP)
+        await connection.fetchval("SELECT 1")

@@ -143,7 +143,10 @@ class EmbeddedPostgres:
             time.sleep(_POLL_SECONDS)
 
     def join(self) -> bool:
-        """Whether another process runs the server of this folder already. If so, `url` leads to it."""
+        """Whether another process runs the server of this folder already. If so, `url` leads to it.
+
+        That process may be of an earlier version, which knew fewer roles. Raises StartupError.
+        """
         lines = self._pid_file_lines()
         if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready":
             return False
@@ -151,6 +154,7 @@ class EmbeddedPostgres:
         if not psutil.pid_exists(pid) or not may_run_in(psutil.Process(pid), self._cluster, pid):
             return False
         self._socket_dir = Path(lines[4])
+        asyncio.run(_ensure_database(self.url(SUPERUSER, "postgres")))
         return True
 
     def keep_running(self) -> None:

@@ -75,13 +75,17 @@ class Database:
         Raises DatabaseUnavailable when the database can't be used; nothing was done then, unless the connection
         was lost during the commit itself, which only a repeat under the same idempotency key can tell.
         """
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction(), _without_rollback_if_late(connection):
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """Everything that is read is of one moment. Raises DatabaseUnavailable."""
-        async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+            _without_rollback_if_late(connection),
+        ):
             yield connection
 
     @asynccontextmanager
@@ -101,7 +105,7 @@ class Database:
             raise
         except UNAVAILABLE as error:
             if isinstance(error, TimeoutError):
-                await _give_up_statement(connection)
+                await _give_up_statement(cast("Connection", connection))
             with suppress(asyncpg.InterfaceError):  # the pool may have it back already
                 connection.terminate()  # it may be half alive, and must not be lent again
             raise DatabaseUnavailable from error
@@ -128,7 +132,17 @@ async def check_writable(connection: Connection) -> None:
         raise asyncpg.ReadOnlySQLTransactionError("the database is read-only, as a standby is until it is promoted")
 
 
-async def _give_up_statement(connection: asyncpg.pool.PoolConnectionProxy) -> None:
+@asynccontextmanager
+async def _without_rollback_if_late(connection: Connection) -> AsyncIterator[None]:
+    """A server that did not answer in time would be asked to roll back, and be waited for as long again."""
+    try:
+        yield
+    except TimeoutError:
+        await _give_up_statement(connection)
+        raise
+
+
+async def _give_up_statement(connection: Connection) -> None:
     """The server is asked to cancel it. It would go on else, and commit what its client was told is not done."""
     with suppress(TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
