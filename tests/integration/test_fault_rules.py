@@ -1,17 +1,17 @@
 """Faults by rules of a tenant: for its own requests, exact over processes, in a documented order."""
 
 import asyncio
-import logging
+import json
 from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
-import structlog
 
 from mockpay.settings import Settings
 from tests.integration.conftest import open_client
 from tests.support.gateway import register
+from tests.support.logs import captured_logs
 
 BUSY = "error; status=503; code=busy"
 
@@ -128,13 +128,11 @@ async def test_a_tenant_has_a_hundred_rules_at_most(client: httpx.AsyncClient, s
     assert response.json()["details"][0]["field"] == "fault"
 
 
-async def test_the_log_line_names_the_fault_and_its_rule(
-    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "mockpay.http")
+async def test_the_log_line_names_the_fault_and_its_rule(client: httpx.AsyncClient) -> None:
     rule = await add(client, fault="latency; seconds=0")
-    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logged:
+    with captured_logs(json_lines=True) as output:
         await statuses(client, 1)
+    logged = [json.loads(line) for line in output.getvalue().splitlines()]
     [line] = [line for line in logged if line["event"] == "request"]
     assert (line["fault"], line["fault_rule"], line["status"]) == ("latency; seconds=0", rule["id"], 200)
 
