@@ -15,6 +15,7 @@ from tests.support.processes import Gateway, running
 from benchmarks import ceiling, deliveries, faults, growth, load, peers
 from benchmarks.report import LOAD_COLUMNS, Report
 from benchmarks.servers import api, embedded
+from mockpay.database_access import DatabaseAccess
 from mockpay.logs import configure_logging
 
 CONNECTIONS = (1, 8, 32, 128, 512)
@@ -41,8 +42,8 @@ def main() -> None:
 
 def measure_database(report: Report, folder: Path, seconds: float) -> None:
     """Everything on one embedded server, as a user runs it: durable commits and all."""
-    with embedded(folder) as url:
-        limit = ceiling.transactions_per_second(url, folder, seconds)
+    with embedded(folder) as access:
+        limit = ceiling.transactions_per_second(access, folder, seconds)
         report.text(
             f"The ceiling, **1.00**: {limit:,.0f} payments a second, which pgbench writes with the same rows, one a "
             "transaction, prepared, 32 clients, and nothing else in between."
@@ -51,13 +52,13 @@ def measure_database(report: Report, folder: Path, seconds: float) -> None:
         creates: dict[tuple[int, int, int], load.Result] = {}
         idle = 0.0
         for processes in (1, 2):
-            with api(folder, url, processes) as gateway:
+            with api(folder, access, processes) as gateway:
                 idle = max(idle, *(process.memory_info().rss / 2**20 for process in load.processes(gateway)))
                 creates |= measure_creates(report, gateway, folder, processes, seconds, limit)
         report_bars(report, creates, idle, limit)
-        with api(folder, url, 2) as gateway:
+        with api(folder, access, 2) as gateway:
             measure_others(report, gateway, folder, seconds, limit)
-        measure_faults(report, folder, url, seconds)
+        measure_faults(report, folder, access, seconds)
 
 
 def measure_creates(
@@ -123,8 +124,8 @@ def measure_peers(report: Report, folder: Path, programs: Path, seconds: float) 
     )  # fmt: skip
     rates = {}
     with (
-        embedded(own) as url,
-        api(own, url, 1, MOCKPAY_ADMIN_KEY=peers.ADMIN_KEY) as gateway,
+        embedded(own) as access,
+        api(own, access, 1, MOCKPAY_ADMIN_KEY=peers.ADMIN_KEY) as gateway,
         peers.localstripe(programs, port=18420) as other,
     ):
         for name, (found, rate) in (
@@ -137,11 +138,11 @@ def measure_peers(report: Report, folder: Path, programs: Path, seconds: float) 
     report.text(f"MockPay's payments a second are {ours / theirs:.1f} times those of localstripe.")
 
 
-def measure_faults(report: Report, folder: Path, url: str, seconds: float) -> None:
+def measure_faults(report: Report, folder: Path, access: DatabaseAccess, seconds: float) -> None:
     report.section(
         "What faults and the timeline cost a create, in turns", "what", "a second", "median ratio", "in single rounds"
     )
-    for cells in faults.cost(folder, url, seconds):
+    for cells in faults.cost(folder, access, seconds):
         report.row(*cells)
 
 
@@ -152,13 +153,13 @@ def measure_deliveries(report: Report, folder: Path) -> None:
     report.section(
         "Deliveries, signed and logged, one worker process, one sink", "what", "attempts a second", "worker memory MB"
     )
-    with embedded(own) as url:
+    with embedded(own) as access:
         for what, queued, failing in (
             (f"{deliveries.QUEUED:,} wait, all are accepted", deliveries.QUEUED, 0),
             (f"{deliveries.QUEUED:,} wait, one in ten is refused, and tried again later", deliveries.QUEUED, 10),
             (f"{deliveries.BACKLOG:,} wait, all are accepted", deliveries.BACKLOG, 0),
         ):
-            rate, memory = asyncio.run(deliveries.measure(url, own, queued=queued, failing=failing))
+            rate, memory = asyncio.run(deliveries.measure(access, own, queued=queued, failing=failing))
             report.row(what, f"{rate:,.0f}", f"{memory:.0f}")
             report.bar(f"deliveries, {what}", "≥ 1,000/s", f"{rate:,.0f}/s, {memory:.0f} MB", is_met=rate >= 1000)
 
@@ -174,8 +175,8 @@ def measure_growth(report: Report, folder: Path) -> None:
     )
     own = folder / "growth"
     own.mkdir()
-    with embedded(own) as url, api(own, url, 1, MOCKPAY_ADMIN_KEY=growth.ADMIN_KEY) as gateway:
-        times = growth.measure(gateway, url)
+    with embedded(own) as access, api(own, access, 1, MOCKPAY_ADMIN_KEY=growth.ADMIN_KEY) as gateway:
+        times = growth.measure(gateway, access)
     for name, found in times.items():
         report.row(name, *(f"{each:.1f}" for each in found), f"{found[-1] / found[0]:.1f}")
     first, far = times["list, first 100"][-1], times["list, 100 at the far end"][-1]

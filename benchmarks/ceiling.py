@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from mockpay.database_access import DatabaseAccess
 from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import choose_service_user
 
@@ -34,7 +35,7 @@ FROM payment;
 """
 
 
-def transactions_per_second(url: str, folder: Path, seconds: float) -> float:
+def transactions_per_second(access: DatabaseAccess, folder: Path, seconds: float) -> float:
     programs = programs_folder()
     script = folder / "create.sql"
     script.write_text(CREATE.replace("\n", " "))
@@ -42,12 +43,12 @@ def transactions_per_second(url: str, folder: Path, seconds: float) -> float:
     choose_service_user().let_through(folder)
 
     def execute(statements: str) -> None:
-        subprocess.run([programs / "psql", url, "-qc", statements], check=True, **options)
+        subprocess.run([programs / "psql", access.migration_url, "-qc", statements], check=True, **options)
 
     execute(SETUP + ";" + ROLLUP_TRIGGERS.format("DISABLE"))
     done = subprocess.run(
         [programs / "pgbench", "-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", str(int(seconds)),
-         "-f", script, url],
+         "-f", script, access.url],
         check=True, capture_output=True, text=True, **options,
     )  # fmt: skip
     execute(ROLLUP_TRIGGERS.format("ENABLE"))

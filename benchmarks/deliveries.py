@@ -11,6 +11,7 @@ import psutil
 from tests.support.fakes import open_receiver
 from tests.support.processes import Program
 
+from mockpay.database_access import DatabaseAccess
 from mockpay.postgres.pool import Connection, connect
 
 SECONDS: Final = 8
@@ -39,16 +40,15 @@ FROM payment
 GIVEN_UP = "UPDATE webhook_deliveries SET status = 'dead', finished_at = now() WHERE status = 'pending'"
 
 
-async def measure(url: str, folder: Path, *, queued: int, failing: int = 0) -> tuple[float, float]:
+async def measure(access: DatabaseAccess, folder: Path, *, queued: int, failing: int = 0) -> tuple[float, float]:
     """Attempts a second in the first seconds, and the worker's memory in MB then. Each `failing`-th is refused.
 
     The sink, in this process, takes part of the machine: the figure is a lower bound.
     """
-    async with open_receiver() as receiver, opened(url) as connection:
-        await connection.execute(QUEUE, receiver.url, queued, timeout=600)
-        await connection.execute("VACUUM ANALYZE webhook_deliveries", timeout=600)
+    async with open_receiver() as receiver, opened(access.migration_url) as connection:
+        await fill(connection, receiver.url, queued)
         receiver.answers = [500 if failing and number % failing == 0 else 200 for number in range(min(queued, 100_000))]
-        worker = Program(folder / "worker.log", "worker", **SETTINGS, MOCKPAY_DATABASE_URL=url)
+        worker = Program(folder / "worker.log", "worker", **SETTINGS, MOCKPAY_DATABASE_URL=access.url)
         try:
             await receiver.wait_for(1, timeout_seconds=30)
             before, started = len(receiver.received), time.perf_counter()
@@ -59,6 +59,11 @@ async def measure(url: str, folder: Path, *, queued: int, failing: int = 0) -> t
             await asyncio.to_thread(worker.stop)
         await connection.execute(GIVEN_UP, timeout=600)
     return rate, memory
+
+
+async def fill(connection: Connection, url: str, queued: int) -> None:
+    await connection.execute(QUEUE, url, queued, timeout=600)
+    await connection.execute("VACUUM ANALYZE webhook_deliveries", timeout=600)
 
 
 @asynccontextmanager

@@ -34,8 +34,8 @@ def main() -> None:
     report = Report()
     with tempfile.TemporaryDirectory(prefix="mockpay-endurance-") as name, closing(Background(0)) as sink:
         folder = Path(name)
-        with embedded(folder) as url, api(folder, url, PROCESSES) as gateway:
-            worker = Program(folder / "worker.log", "worker", **load.SETTINGS, MOCKPAY_DATABASE_URL=url)
+        with embedded(folder) as access, api(folder, access, PROCESSES) as gateway:
+            worker = Program(folder / "worker.log", "worker", **load.SETTINGS, MOCKPAY_DATABASE_URL=access.url)
             with running(worker):
                 keys = load.registered(gateway, 1)
                 paid = [gateway.pay(None, f"to be read {number}") for number in range(4)]
@@ -55,10 +55,10 @@ def main() -> None:
                     found = minute(60, RATE=str(SHARE * most))
                     report.row(
                         number + 1, f"{found.per_second:,.0f}", f"{found.p50 * 1000:.1f}", f"{found.p99 * 1000:.1f}",
-                        found.errors, f"{found.memory / 2**20:.1f}", asyncio.run(waiting(url)),
+                        found.errors, f"{found.memory / 2**20:.1f}", asyncio.run(waiting(access.url)),
                     )  # fmt: skip
                 time.sleep(2)
-                report.text(f"Two seconds after the end {asyncio.run(waiting(url))} webhooks wait.")
+                report.text(f"Two seconds after the end {asyncio.run(waiting(access.url))} webhooks wait.")
                 worker.stop()
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from tests.support.processes import Gateway, running
 
 from benchmarks import load
+from mockpay.database_access import DatabaseAccess
 
 ROUNDS: Final = 5
 CONNECTIONS: Final = 32
@@ -24,9 +25,9 @@ class WithoutFaults(Gateway):
     module = "benchmarks.without_faults"
 
 
-def cost(folder: Path, url: str, seconds: float) -> Iterator[tuple[str, str, str, str]]:
+def cost(folder: Path, access: DatabaseAccess, seconds: float) -> Iterator[tuple[str, str, str, str]]:
     """Creates a second, and as ratios to those of the server as it is."""
-    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url}
+    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": access.url}
     with ExitStack() as stack:
 
         def start(kind: type[Gateway], name: str, **more: str) -> Gateway:

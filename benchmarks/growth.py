@@ -14,11 +14,13 @@ from typing import Final
 import httpx
 from tests.support.processes import Gateway
 
+from mockpay.database_access import DatabaseAccess
 from mockpay.postgres.pool import connect
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 REPEATS: Final = 15
 TENANTS: Final = 20
+TABLES: Final = ("payments", "audit_log", "webhook_deliveries")
 ADMIN_KEY: Final = "the-admin-key-of-the-benchmark"
 
 _PAYMENTS = """
@@ -46,25 +48,25 @@ ON CONFLICT DO NOTHING
 """
 
 
-def measure(gateway: Gateway, url: str) -> dict[str, list[float]]:
+def measure(gateway: Gateway, access: DatabaseAccess) -> dict[str, list[float]]:
     """For each question, milliseconds at each size."""
     tenants = [gateway.register(f"{uuid.uuid4()}@example.com") for _ in range(TENANTS)]
     times: dict[str, list[float]] = {}
     grown = 0
     for size in SIZES:
-        asyncio.run(_grow(url, [tenant["tenant_id"] for tenant in tenants], grown, size))
+        asyncio.run(grow(access, [tenant["tenant_id"] for tenant in tenants], grown, size))
         grown = size
         for name, ask in _questions(gateway, size).items():
             times.setdefault(name, []).append(_milliseconds(ask))
     return times
 
 
-async def _grow(url: str, tenant_ids: list[str], from_rows: int, to_rows: int) -> None:
-    connection = await connect(url)
+async def grow(access: DatabaseAccess, tenant_ids: list[str], from_rows: int, to_rows: int) -> None:
+    connection = await connect(access.migration_url)
     await connection.execute(_PAYMENTS, tenant_ids, from_rows, to_rows, timeout=600)
     await connection.execute(_AUDIT, timeout=600)
     await connection.execute(_DELIVERIES, timeout=600)
-    await connection.execute("VACUUM (ANALYZE) payments, audit_log, webhook_deliveries", timeout=600)
+    await connection.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}", timeout=600)
     await connection.close()
 
 

@@ -13,21 +13,21 @@ from mockpay.postgres.embedded import APPLICATION, OWNER, EmbeddedPostgres
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[str]:
+def embedded(folder: Path) -> Iterator[DatabaseAccess]:
     postgres = EmbeddedPostgres(folder / "data")
     postgres.launch()
     postgres.wait_until_ready()
     try:
         access = DatabaseAccess(postgres.url(APPLICATION), postgres.url(OWNER))
         asyncio.run(migrate(access))
-        yield access.url
+        yield access
     finally:
         postgres.stop()
 
 
 @contextmanager
-def api(folder: Path, url: str, processes: int, **more: str) -> Iterator[Gateway]:
-    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": url, "MOCKPAY_WORKERS": str(processes), **more}
+def api(folder: Path, access: DatabaseAccess, processes: int, **more: str) -> Iterator[Gateway]:
+    settings = {**load.SETTINGS, "MOCKPAY_DATABASE_URL": access.url, "MOCKPAY_WORKERS": str(processes), **more}
     gateway = Gateway(folder / "api.log", "api", **settings)
     with running(gateway):
         yield gateway
