@@ -115,7 +115,7 @@ def _embedded_access(embedded: "EmbeddedPostgres") -> DatabaseAccess:
 async def migrate(access: DatabaseAccess) -> list[str]:
     """Apply what is missing; the names of what was. Raises StartupError."""
     from mockpay.postgres import migrate as migrations
-    from mockpay.postgres.rights import who_and_where
+    from mockpay.postgres.rights import server_of, who_and_where
 
     application = None
     async with connection_to(access.migration_url, access.migration_setting) as connection:
@@ -123,8 +123,9 @@ async def migrate(access: DatabaseAccess) -> list[str]:
             migrated = await who_and_where(connection)
             async with connection_to(access.url) as other:
                 used = await who_and_where(other)
+                servers = {await server_of(connection), await server_of(other)} - {None}
             application = used.role
-            if used.database != migrated.database or used.server != migrated.server:
+            if used.database != migrated.database or len(servers) > 1:
                 where = "" if used.database != migrated.database else " of another server"
                 raise StartupError(
                     f"MOCKPAY_DATABASE_URL leads to the database {used.database}, and {access.migration_setting} to "

@@ -4,7 +4,7 @@ figures that many connections counted, and waits of webhooks from before the clo
 
 import asyncio
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -28,10 +28,10 @@ log = structlog.stdlib.get_logger("mockpay.housekeeping")
 
 async def keep_house(context: Context) -> None:
     """Until cancelled. Any number of processes may do so: they pass over each other's rows."""
-    looked_at: datetime | None = None
+    look: waits.Look | None = None
     while True:
         try:
-            looked_at = await waits.mend(context.database, looked_at)
+            look = await waits.mend(context.database, look)
             await clean_once(context)
         except DatabaseUnavailable as error:
             log.warning("can't keep house", cause=repr(error.__cause__))

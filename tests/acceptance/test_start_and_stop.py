@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from mockpay.errors import StartupError
-from mockpay.postgres.embedded import SUPERUSER, EmbeddedPostgres
+from mockpay.postgres.embedded import _LOCK_SQL, SUPERUSER, EmbeddedPostgres
 from mockpay.postgres.pool import connect
 from tests.acceptance.conftest import Start
 from tests.support.processes import Gateway, Program, database_processes, kill_database, run, wait_until
+
+WAITS_FOR_LOCK = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 def refused(folder: Path, **settings: str) -> str:
@@ -289,6 +291,7 @@ def test_commands_join_a_gateway_of_a_version_that_had_one_role(start: Start, da
     database = EmbeddedPostgres(data_dir)
     assert database.join()
     asyncio.run(execute(database.url(SUPERUSER), "ALTER ROLE mockpay_application RENAME TO unknown_then"))
+    asyncio.run(check_only_one_at_a_time_makes_roles(database.url(SUPERUSER, "postgres"), data_dir))
     folder = {"MOCKPAY_DATA_DIR": str(data_dir)}
     assert (
         "or this role was given no rights in it; run 'mockpay migrate' first" in run("audit", "verify", **folder).stderr
@@ -296,6 +299,19 @@ def test_commands_join_a_gateway_of_a_version_that_had_one_role(start: Start, da
     assert run("migrate", **folder).stdout == "The database is up to date.\n"
     assert run("audit", "verify", **folder).stdout == "0 payments, 0 audit entries: intact\n"
     assert gateway.stop() == 0
+
+
+async def check_only_one_at_a_time_makes_roles(url: str, data_dir: Path) -> None:
+    """Two would get in each other's way, and one of them may be the gateway, which still starts."""
+    connection = await connect(url)
+    await connection.execute(_LOCK_SQL)
+    joining = asyncio.create_task(asyncio.to_thread(EmbeddedPostgres(data_dir).join))
+    async with asyncio.timeout(10):
+        while not await connection.fetchval(WAITS_FOR_LOCK):  # noqa: ASYNC110 - it is in another process
+            await asyncio.sleep(0.01)
+    assert not joining.done()
+    await connection.close()
+    assert await joining
 
 
 async def execute(url: str, statement: str) -> None:

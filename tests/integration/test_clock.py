@@ -6,6 +6,7 @@ tests/acceptance/test_clock.py sets the clock of the whole program, which shows 
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -16,9 +17,11 @@ from mockpay import housekeeping
 from mockpay.faults import service as faults
 from mockpay.faults.requests import CreateFault, FaultText
 from mockpay.payments import service as payments
+from mockpay.payments.model import Refund
 from mockpay.settings import Settings
 from mockpay.webhooks import waits
 from mockpay.webhooks.schedule import Schedule
+from mockpay.webhooks.waits import Look
 from mockpay.webhooks.worker import POLL_SECONDS
 from tests.integration.conftest import open_client
 from tests.support.fakes import FakeClock, Receiver
@@ -106,17 +109,21 @@ async def test_waits_that_are_meant_stay_as_they_are(gateway: Gateway, receiver:
     assert await gateway.worker().run_due() == 0
 
 
-async def test_the_queue_is_looked_through_only_if_the_clock_is_earlier_than_it_was(
-    gateway: Gateway, superuser: Any
+@pytest.mark.parametrize(
+    ("passed_here", "passed_there", "is_looked_through"),
+    [(0, 0, False), (50, 50, False), (50, 3600, False), (50, 20, True), (50, -3600, True), (0, -3600, True)],
+)
+async def test_the_queue_is_looked_through_only_if_the_clock_was_set_back(
+    gateway: Gateway, superuser: Any, passed_here: float, passed_there: float, is_looked_through: bool
 ) -> None:
+    """Seconds since the last look, for this process and for the database."""
     await gateway.succeeded("k")
-    looked_at = await waits.mend(gateway.context.database, None)
-    assert looked_at is not None
+    look = await waits.mend(gateway.context.database, None)
+    assert look is not None
     await set_back(superuser)
-    assert await waits.mend(gateway.context.database, looked_at) is not None
-    assert await ahead(superuser) > 3500
-    assert await waits.mend(gateway.context.database, looked_at + timedelta(hours=1)) is not None
-    assert await ahead(superuser) <= 0
+    before = Look(look.database - timedelta(seconds=passed_there), look.monotonic - passed_here)
+    assert await waits.mend(gateway.context.database, before) is not None
+    assert (await ahead(superuser) <= 0) == is_looked_through
 
 
 async def test_what_another_holds_is_mended_later(gateway: Gateway, superuser: Any) -> None:
@@ -149,19 +156,36 @@ async def test_a_long_queue_is_looked_through_in_parts(gateway: Gateway, superus
 async def test_what_a_worker_is_sending_is_not_due_for_it_after_the_clock_was_set_ahead(
     gateway: Gateway, receiver: Receiver, superuser: Any
 ) -> None:
+    """Nor does it take the place of what is."""
     receiver.hold()
     payment = await gateway.succeeded("k")
     await superuser.execute("UPDATE webhook_deliveries SET max_attempts = 1")  # or it would be sent twice, not lost
-    worker = gateway.worker()
+    worker = gateway.worker(webhook_concurrency_per_host=2)
     running = asyncio.create_task(worker.run())
     await receiver.wait_for(1)
     await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 day'")
+    await gateway.succeeded("another")
+    await receiver.wait_for(2)
     await asyncio.sleep(3 * POLL_SECONDS)
     receiver.gate.set()
     worker.stop()
     await running
     _, [delivery] = await payments.deliveries(gateway.context, gateway.tenant, payment.id)
-    assert (delivery.status, delivery.attempts, len(receiver.received)) == ("delivered", 1, 1)
+    assert (delivery.status, delivery.attempts, len(receiver.received)) == ("delivered", 1, 2)
+
+
+async def test_what_a_fault_held_back_and_set_free_is_due_at_once_after_the_clock_was_set_back(
+    gateway: Gateway, superuser: Any
+) -> None:
+    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
+    await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("reorder; seconds=3000"), times=1))
+    payment = await gateway.succeeded("k")
+    assert await gateway.worker().run_due() == 0
+    await gateway.change(payment, Refund(Decimal(20), None))
+    assert await gateway.worker().run_due() == 1
+    await set_back(superuser)
+    await waits.mend(gateway.context.database, None)
+    assert await gateway.worker().run_due() == 1
 
 
 async def test_the_house_is_kept_as_soon_as_the_clock_is_set_back(clock: FakeClock) -> None:

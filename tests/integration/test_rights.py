@@ -246,20 +246,65 @@ async def test_the_owner_of_the_database_can_take_the_schema(
     assert f'["ownership of the database {database_name}"]' in await warnings(database_url)
 
 
-async def test_a_superuser_migrates_for_the_owner(
-    server: Server, superuser: Any, database_name: str, owner_url: str, database_url: str
+async def test_a_superuser_migrates_and_the_owner_serves_and_keeps_his_rights(
+    server: Server, superuser: Any, database_name: str, owner_url: str
 ) -> None:
-    """What it makes is the owner's, who keeps his rights, also where requests are served as that one."""
+    """In a database of somebody else, with a schema as it was before PostgreSQL 15: everybody may make tables there."""
+    await superuser.execute(f"ALTER DATABASE {database_name} OWNER TO postgres")
+    await superuser.execute("ALTER SCHEMA public OWNER TO postgres")
+    await superuser.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     as_superuser = await connect(server.direct_url(database_name, "postgres"))
-    more = Migration(9999, "9999_more.sql", "CREATE TABLE more ()")
-    await apply(as_superuser, [*bundled_migrations(), more], OWNER)
+    for application in (OWNER, APPLICATION):
+        await apply(as_superuser, bundled_migrations(), application)
     await as_superuser.close()
-    assert await superuser.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'more'") == OWNER
     assert await superuser.fetchval("SELECT has_table_privilege('mockpay', 'payments', 'DELETE')")
+    assert await excess(superuser, APPLICATION) == []
     as_owner = await connect(owner_url)
-    another = Migration(10000, "10000_another.sql", "ALTER TABLE more ADD COLUMN another text")
-    assert await apply(as_owner, [*bundled_migrations(), more, another], APPLICATION) == [another]
+    more = Migration(9999, "9999_more.sql", "CREATE TABLE more ()")
+    assert await apply(as_owner, [*bundled_migrations(), more], APPLICATION) == [more]
     await as_owner.close()
+
+
+async def test_the_owner_of_the_database_keeps_his_rights_in_it(
+    server: Server, superuser: Any, database_name: str
+) -> None:
+    """The tables are a superuser's, and so is the migration."""
+    await superuser.execute(f"ALTER DATABASE {database_name} OWNER TO mockpay_application")
+    as_superuser = await connect(server.direct_url(database_name, "postgres"))
+    await apply(as_superuser, bundled_migrations(), APPLICATION)
+    await as_superuser.close()
+    assert await superuser.fetchval(
+        "SELECT has_database_privilege('mockpay_application', current_database(), 'CREATE')"
+    )
+
+
+async def test_tables_of_several_owners_are_each_given_by_its_own(
+    server: Server, superuser: Any, database_name: str, database_url: str
+) -> None:
+    """As it is where now a superuser migrated, and now the owner."""
+    await superuser.execute("ALTER TABLE rate_limits OWNER TO postgres")
+    await superuser.execute("REVOKE ALL ON rate_limits FROM mockpay_application")
+    await migrate(DatabaseAccess(database_url, server.direct_url(database_name, "postgres")))
+    await check_database(Settings(), database_url)
+
+
+@pytest.mark.parametrize("options", ["LOGIN", "LOGIN NOINHERIT"])
+async def test_what_a_group_may_is_told(
+    server: Server, superuser: Any, database_name: str, owner_url: str, make_role: MakeRole, options: str
+) -> None:
+    """Whether it has the group's rights at once, or can become the group."""
+    await make_role("rewriters", "CREATEROLE")
+    await make_role("member", f"{options} IN ROLE rewriters")
+    await superuser.execute("GRANT DELETE, UPDATE (metadata) ON audit_log TO rewriters")
+    url = server.direct_url(database_name, "member")
+    await migrate(DatabaseAccess(url, owner_url))
+    assert await excess(superuser, "member") == ["CREATEROLE", "DELETE on audit_log", "UPDATE on audit_log"]
+
+
+async def test_a_server_that_tells_nobody_which_it_is(superuser: Any, database_url: str, owner_url: str) -> None:
+    await superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
+    assert await migrate(DatabaseAccess(database_url, owner_url)) == []
+    await check_database(Settings(), database_url)
 
 
 async def warned(url: str) -> bool:

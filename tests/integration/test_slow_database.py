@@ -75,13 +75,35 @@ async def test_a_server_that_hangs_is_waited_for_once(
         server = await connection.fetchval("SELECT pg_backend_pid()")
     started = time.monotonic()
     try:
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable) as raised:
             await ask_one_that_hangs(getattr(database, kind)(), server)
+        assert isinstance(raised.value.__cause__, TimeoutError), "which the log names"
         assert time.monotonic() - started < 1.7 * HANGING_TIMEOUT_SECONDS
     finally:
         os.kill(server, signal.SIGCONT)
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+@pytest.mark.parametrize("kind", ["transaction", "connection"])
+async def test_a_task_that_waits_for_a_server_that_hangs_can_be_cancelled(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Also after the time for its statement, while the server is asked to give it up; else a stop would never end."""
+    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 5.0)
+    database = await open_database(database_url, 1, STATEMENT_TIMEOUT_SECONDS)
+    async with database.connection() as connection:
+        server = await connection.fetchval("SELECT pg_backend_pid()")
+    asking = asyncio.create_task(ask_one_that_hangs(getattr(database, kind)(), server))
+    try:
+        await asyncio.sleep(2 * STATEMENT_TIMEOUT_SECONDS)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert database.usage().in_use == 0
     await database.close()
 
 

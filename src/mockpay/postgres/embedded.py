@@ -12,12 +12,10 @@ every folder above, waits in whole seconds, and has no answer to a folder that i
 import asyncio
 import fcntl
 import functools
-import hashlib
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +26,14 @@ import psutil
 import structlog
 
 from mockpay.errors import DatabaseUnreachable, StartCancelled, StartupError
-from mockpay.postgres.server_process import STOP_TIMEOUT_SECONDS, end, may_run_in, programs_folder
+from mockpay.postgres.server_process import (
+    SOCKET,
+    STOP_TIMEOUT_SECONDS,
+    end,
+    may_run_in,
+    programs_folder,
+    socket_folder,
+)
 from mockpay.postgres.service_user import ServiceUser, choose_service_user
 
 MAJOR: Final = "18"
@@ -43,14 +48,14 @@ _POLL_SECONDS: Final = 0.01
 _WATCH_SECONDS: Final = 0.5
 _LOG_BYTES_MAX: Final = 10_000_000
 _LOG_BYTES_READ: Final = 100_000
-_SOCKET: Final = ".s.PGSQL.5432"
-_SOCKET_LOCK: Final = f"{_SOCKET}.lock"
-_SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
+_SOCKET_LOCK: Final = f"{SOCKET}.lock"
 _PID_FILE_LINES: Final = 8
 _DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whatever it complains of is a consequence
 _KILLED: Final = "terminated by signal 9"
 _NO_SPACE: Final = "No space left on device"
 
+# Of the session, since a database can't be made in a transaction. It ends with the connection.
+_LOCK_SQL: Final = "SELECT pg_advisory_lock(7305431920263)"
 _ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _DATABASE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
 _CREATE_OWNER_SQL: Final = "CREATE ROLE mockpay LOGIN"
@@ -108,15 +113,14 @@ class EmbeddedPostgres:
 
         Raises StartupError if the server ends by itself, or takes longer than a minute; StartCancelled if told to.
         """
-        from mockpay.postgres.pool import UNAVAILABLE, patiently
+        from mockpay.postgres.pool import UNAVAILABLE
 
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         try:
             while True:
                 self._wait_for_server(deadline, is_cancelled)
-                ensure = functools.partial(_ensure_database, self.url(SUPERUSER, "postgres"))
                 try:
-                    asyncio.run(patiently(ensure, CONNECT_PATIENCE_SECONDS))
+                    self._ensure_database()
                 except (DatabaseUnreachable, *UNAVAILABLE):
                     if self._is_alive():
                         raise
@@ -145,8 +149,10 @@ class EmbeddedPostgres:
     def join(self) -> bool:
         """Whether another process runs the server of this folder already. If so, `url` leads to it.
 
-        That process may be of an earlier version, which knew fewer roles. Raises StartupError.
+        That process may be of an earlier version, which knew fewer roles.
         """
+        from mockpay.postgres.pool import UNAVAILABLE
+
         lines = self._pid_file_lines()
         if len(lines) < _PID_FILE_LINES or lines[-1].strip() != "ready":
             return False
@@ -154,7 +160,10 @@ class EmbeddedPostgres:
         if not psutil.pid_exists(pid) or not may_run_in(psutil.Process(pid), self._cluster, pid):
             return False
         self._socket_dir = Path(lines[4])
-        asyncio.run(_ensure_database(self.url(SUPERUSER, "postgres")))
+        try:
+            self._ensure_database()
+        except (DatabaseUnreachable, *UNAVAILABLE):
+            return False
         return True
 
     def keep_running(self) -> None:
@@ -181,7 +190,7 @@ class EmbeddedPostgres:
         user.let_through(self._data_dir)
         user.let_through(programs)
         self._make_cluster(programs, user)
-        self._socket_dir = _socket_folder(self._cluster, user)
+        self._socket_dir = socket_folder(self._cluster, user)
         self._clear_left_over()
         self._start(programs, user)
 
@@ -326,6 +335,12 @@ class EmbeddedPostgres:
         self._clear_left_over()
         self._start(programs_folder(), choose_service_user())
 
+    def _ensure_database(self) -> None:
+        from mockpay.postgres.pool import patiently
+
+        ensure = functools.partial(_ensure_database, self.url(SUPERUSER, "postgres"))
+        asyncio.run(patiently(ensure, CONNECT_PATIENCE_SECONDS))
+
     def _pid_file_lines(self) -> list[str]:
         try:
             return (self._cluster / "postmaster.pid").read_text().splitlines()
@@ -364,28 +379,13 @@ def _disk_full_advice() -> str:
     return "free some space, or set MOCKPAY_DATA_DIR to a folder on another disk."
 
 
-def _socket_folder(cluster: Path, user: ServiceUser) -> Path:
-    """The cluster's own folder, which only its owner can enter; a private one elsewhere if that path is too long.
-
-    Raises StartupError.
-    """
-    if len(os.fsencode(cluster / _SOCKET)) <= _SOCKET_PATH_MAX:
-        return cluster
-    name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"mockpay-{name}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    owner = folder.lstat().st_uid
-    if folder.is_symlink() or owner not in (os.geteuid(), user.uid):
-        raise StartupError(f"{folder} belongs to somebody else; remove it, or set MOCKPAY_DATA_DIR to a shorter path.")
-    user.own(folder)
-    return folder
-
-
 async def _ensure_database(url: str) -> None:
+    """By one process at a time: a command may join the server of a gateway that still starts."""
     from mockpay.postgres.pool import connect
 
     connection = await connect(url)
     try:
+        await connection.execute(_LOCK_SQL)
         if not await connection.fetchval(_ROLE_EXISTS_SQL, OWNER):
             await connection.execute(_CREATE_OWNER_SQL)
         if not await connection.fetchval(_ROLE_EXISTS_SQL, APPLICATION):

@@ -67,15 +67,11 @@ async def migrate(
         async with connection.transaction():
             # A lock of the transaction, not the session: it works through a transaction pooler too.
             await connection.execute(_LOCK_SQL)
-            owner = await rights.owner_to_be(connection)
-            if owner:  # so that everything has one owner, also where a superuser migrates
-                await rights.act_as(connection, owner)
             missing = await _apply_missing(connection, migrations)
-            owner = owner or await rights.owner_to_be(connection)
-            if owner:
+            if await rights.owns_the_schema(connection):
                 await rights.protect_audit(connection)
-                if application is not None and application != owner:
-                    await rights.give(connection, application, owner, role)
+                if application is not None and application != role:
+                    await rights.give(connection, application)
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(
             f"The database role {role} may not change MockPay's schema ({error}); "

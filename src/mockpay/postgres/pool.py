@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import asyncpg
 import structlog
@@ -75,7 +75,7 @@ class Database:
         Raises DatabaseUnavailable when the database can't be used; nothing was done then, unless the connection
         was lost during the commit itself, which only a repeat under the same idempotency key can tell.
         """
-        async with self.connection() as connection, connection.transaction(), _without_rollback_if_late(connection):
+        async with self.connection() as connection, _transaction(connection):
             yield connection
 
     @asynccontextmanager
@@ -83,8 +83,7 @@ class Database:
         """Everything that is read is of one moment. Raises DatabaseUnavailable."""
         async with (
             self.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-            _without_rollback_if_late(connection),
+            _transaction(connection, isolation="repeatable_read", readonly=True),
         ):
             yield connection
 
@@ -105,7 +104,7 @@ class Database:
             raise
         except UNAVAILABLE as error:
             if isinstance(error, TimeoutError):
-                await _give_up_statement(cast("Connection", connection))
+                await _give_up_statement(connection)
             with suppress(asyncpg.InterfaceError):  # the pool may have it back already
                 connection.terminate()  # it may be half alive, and must not be lent again
             raise DatabaseUnavailable from error
@@ -133,16 +132,29 @@ async def check_writable(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def _without_rollback_if_late(connection: Connection) -> AsyncIterator[None]:
-    """A server that did not answer in time would be asked to roll back, and be waited for as long again."""
+async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
+    """What was raised inside goes on, whatever becomes of the rollback. In asyncpg's own context an error of the
+    connection takes the place of a cancellation, which is then lost.
+
+    A server that did not answer in time is not asked to roll back, or it would be waited for as long again.
+    """
+    transaction = connection.transaction(**options)
+    await transaction.start()
     try:
         yield
     except TimeoutError:
-        await _give_up_statement(connection)
         raise
+    except BaseException:
+        try:
+            await transaction.rollback()
+        except (*UNAVAILABLE, asyncpg.PostgresError):
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+        raise
+    await transaction.commit()
 
 
-async def _give_up_statement(connection: Connection) -> None:
+async def _give_up_statement(connection: asyncpg.pool.PoolConnectionProxy) -> None:
     """The server is asked to cancel it. It would go on else, and commit what its client was told is not done."""
     with suppress(TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):

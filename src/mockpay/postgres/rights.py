@@ -6,6 +6,8 @@ what the application can, and not more: the schema, its triggers, the audit trai
 
 from typing import Final, NamedTuple
 
+import asyncpg
+
 from mockpay import exact_json
 from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
@@ -29,44 +31,62 @@ RIGHTS: Final = {
     "schema_migrations": ("SELECT",),
 }
 
-_WHO_AND_WHERE_SQL: Final = """
-SELECT current_user::text AS role, current_database()::text AS database, system_identifier AS server
-FROM pg_control_system()
-"""
+_WHO_AND_WHERE_SQL: Final = "SELECT current_user::text AS role, current_database()::text AS database"
+_SERVER_SQL: Final = "SELECT system_identifier FROM pg_control_system()"
 # A role is no value that a statement could take as a parameter; a setting of this transaction is.
 _NAME_SQL: Final = "SELECT set_config('mockpay.application', $1, true), set_config('mockpay.rights', $2, true)"
-_ACT_AS_SQL: Final = "SELECT set_config('role', $1, true)"
-_OWNER_SQL: Final = """
-SELECT rolname::text FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
-WHERE pg_class.oid = to_regclass('schema_migrations') AND pg_has_role(relowner, 'MEMBER')
-"""
-_GIVE_TABLES_SQL: Final = """
+# From an owner nothing is taken: requests may be served as the one while a superuser migrates. Who may not take a right
+# back from the database or the schema gets a warning from PostgreSQL, and no error.
+_GIVE_SQL: Final = """
 DO $$
 DECLARE
-    application name := current_setting('mockpay.application');
+    application record;
+    tables record;
+    schema record;
+    database record;
     rights record;
 BEGIN
-    FOR rights IN SELECT key AS relation, value AS given FROM jsonb_each_text(current_setting('mockpay.rights')::jsonb)
+    SELECT oid, rolname INTO application FROM pg_roles WHERE rolname = current_setting('mockpay.application');
+    SELECT relowner AS owner, pg_get_userbyid(relowner) AS owner_name INTO tables
+        FROM pg_class WHERE oid = to_regclass('schema_migrations');
+    SELECT nspname AS name, nspowner AS owner INTO schema FROM pg_namespace WHERE nspname = current_schema();
+    SELECT datname AS name, datdba AS owner INTO database FROM pg_database WHERE datname = current_database();
+    FOR rights IN
+        SELECT key AS relation, value AS given FROM jsonb_each_text(current_setting('mockpay.rights')::jsonb)
+        WHERE (SELECT relowner FROM pg_class WHERE oid = to_regclass(key)) <> application.oid
     LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM %I', rights.relation, application);
-        EXECUTE format('GRANT %s ON %I TO %I', rights.given, rights.relation, application);
+        EXECUTE format('REVOKE ALL ON %I FROM %I', rights.relation, application.rolname);
+        EXECUTE format('GRANT %s ON %I TO %I', rights.given, rights.relation, application.rolname);
     END LOOP;
-END $$
-"""
-# A temporary table goes before the real one of its name: on a connection that has one, payments and audit entries would
-# vanish. Who may not take a right back gets a warning from PostgreSQL, and no error.
-_GIVE_PLACE_SQL: Final = """
-DO $$
-DECLARE
-    application name := current_setting('mockpay.application');
-BEGIN
-    EXECUTE format('REVOKE TEMPORARY, CREATE ON DATABASE %I FROM PUBLIC, %I', current_database(), application);
-    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, %I', current_schema(), application);
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), application);
+    -- A temporary table goes before the real one of its name: on a connection that has one, payments and audit entries
+    -- would vanish.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', database.name);
+    IF application.oid <> database.owner THEN
+        EXECUTE format('REVOKE TEMPORARY, CREATE ON DATABASE %I FROM %I', database.name, application.rolname);
+    END IF;
+    -- In a schema from before PostgreSQL 15 the owner of the tables may have made them by what was everybody's right.
+    IF has_schema_privilege(tables.owner, schema.name, 'CREATE')
+            AND NOT pg_has_role(tables.owner, schema.owner, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', schema.name, tables.owner_name);
+    END IF;
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', schema.name);
+    IF application.oid NOT IN (tables.owner, schema.owner) THEN
+        EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM %I', schema.name, application.rolname);
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', schema.name, application.rolname);
 END $$
 """
 # From the owner itself.
-_PROTECT_SQL: Final = "REVOKE UPDATE, DELETE, TRUNCATE ON audit_log FROM PUBLIC, CURRENT_USER"
+_PROTECT_SQL: Final = """
+DO $$
+BEGIN
+    EXECUTE format(
+        'REVOKE UPDATE, DELETE, TRUNCATE ON audit_log FROM PUBLIC, %I',
+        (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = to_regclass('audit_log'))
+    );
+END $$
+"""
+_OWNS_SQL: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('audit_log')"
 _LACKING_SQL: Final = """
 SELECT needed.relation, needed.privilege
 FROM unnest($1::text[], $2::text[]) AS needed (relation, privilege)
@@ -75,6 +95,10 @@ WHERE NOT has_table_privilege($3, needed.relation, needed.privilege)
 _EXCESS_SQL: Final = """
 WITH needed AS (
     SELECT relation, privilege FROM unnest($1::text[], $2::text[]) AS needed (relation, privilege)
+),
+-- The role itself, and each that it is a member of: it can become that one, if it does not have its rights already.
+roles AS (
+    SELECT * FROM pg_roles WHERE pg_has_role($3, oid, 'MEMBER')
 ),
 -- From the one that counts most: who owns the database can take the schema, and who has that can take the tables.
 owned AS (
@@ -87,26 +111,31 @@ owned AS (
 )
 (
     SELECT 'ownership of the ' || thing AS excess, TRUE AS is_ownership
-    FROM owned WHERE pg_has_role($3, owner, 'MEMBER') ORDER BY place LIMIT 1
+    FROM owned WHERE owner IN (SELECT oid FROM roles) ORDER BY place, thing LIMIT 1
 )
-UNION ALL
-SELECT privilege || ' on the database', FALSE FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
-WHERE has_database_privilege($3, current_database(), privilege)
-UNION ALL
-SELECT 'CREATE on the schema', FALSE WHERE has_schema_privilege($3, current_schema(), 'CREATE')
-UNION ALL
+UNION
+SELECT 'membership in ' || rolname, FALSE FROM roles
+WHERE rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_maintain')
+UNION
+SELECT 'CREATEROLE', FALSE FROM roles WHERE rolcreaterole
+UNION
+SELECT privilege || ' on the database', FALSE FROM roles, unnest(ARRAY['CREATE', 'TEMPORARY']) AS privilege
+WHERE has_database_privilege(oid, current_database(), privilege)
+UNION
+SELECT 'CREATE on the schema', FALSE FROM roles WHERE has_schema_privilege(oid, current_schema(), 'CREATE')
+UNION
 SELECT privilege || ' on ' || relation, FALSE
-FROM (SELECT DISTINCT relation FROM needed) AS relations,
+FROM roles, (SELECT DISTINCT relation FROM needed) AS relations,
      unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
-WHERE has_table_privilege($3, relation, privilege) AND (relation, privilege) NOT IN (SELECT * FROM needed)
+WHERE (relation, privilege) NOT IN (SELECT * FROM needed)
+  AND CASE WHEN privilege IN ('INSERT', 'UPDATE') THEN has_any_column_privilege(oid, relation, privilege)
+           ELSE has_table_privilege(oid, relation, privilege) END
 """
 
 
 class Identity(NamedTuple):
     role: str
     database: str
-    server: int
-    """By what its data folder was given when it was made."""
 
 
 async def who_and_where(connection: Connection) -> Identity:
@@ -115,29 +144,23 @@ async def who_and_where(connection: Connection) -> Identity:
     return Identity(*row)
 
 
-async def owner_to_be(connection: Connection) -> str | None:
-    """Who owns the tables, if there are some and this role is that one, can become it, or is a superuser."""
-    owner: str | None = await connection.fetchval(_OWNER_SQL)
-    return owner
+async def server_of(connection: Connection) -> int | None:
+    """What the data folder was given when it was made. None where this role may not ask."""
+    try:
+        identifier: int = await connection.fetchval(_SERVER_SQL)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError, asyncpg.FeatureNotSupportedError):
+        return None
+    return identifier
 
 
-async def act_as(connection: Connection, role: str) -> None:
-    """Until the end of the transaction."""
-    await connection.execute(_ACT_AS_SQL, role)
+async def give(connection: Connection, application: str) -> None:
+    """As the owner of the tables, to the role of that name: what is listed, and nothing else.
 
-
-async def give(connection: Connection, application: str, owner: str, role: str) -> None:
-    """To the role of that name, in a transaction: what is listed, and nothing else.
-
-    Rights on tables are the owner's to give, those on the database and the schema perhaps this role's only. Where many
-    do it at the same time they need a lock.
+    In a transaction; where many do it at the same time they need a lock.
     """
     rights = {relation: ", ".join(privileges) for relation, privileges in RIGHTS.items()}
     await connection.execute(_NAME_SQL, application, exact_json.encode(rights).decode())
-    await act_as(connection, owner)
-    await connection.execute(_GIVE_TABLES_SQL)
-    await act_as(connection, role)
-    await connection.execute(_GIVE_PLACE_SQL)
+    await connection.execute(_GIVE_SQL)
 
 
 async def protect_audit(connection: Connection) -> None:
@@ -152,10 +175,16 @@ async def lacking(connection: Connection, application: str) -> list[str]:
 
 
 async def excess(connection: Connection, application: str) -> list[str]:
-    """What the role of that name has and does not need, by itself or as a member of others. Of an owner only that."""
+    """What the role of that name does not need and has, by itself or as a member of others. Of an owner only that."""
     rows = await connection.fetch(_EXCESS_SQL, *columns_of(_needed(), 2), application)
     owned = [row["excess"] for row in rows if row["is_ownership"]]
     return owned or sorted(row["excess"] for row in rows)
+
+
+async def owns_the_schema(connection: Connection) -> bool:
+    """Whether this role may do what the owner of the tables may: it is the one, has its rights, or is a superuser."""
+    owns: bool | None = await connection.fetchval(_OWNS_SQL)
+    return bool(owns)
 
 
 def _needed() -> list[tuple[str, str]]:

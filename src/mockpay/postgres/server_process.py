@@ -1,15 +1,21 @@
 """A PostgreSQL server as programs and processes: where they are, whose they are, and how they end."""
 
+import hashlib
 import importlib.util
+import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from mockpay.errors import StartupError
+from mockpay.postgres.service_user import ServiceUser
 
+SOCKET: Final = ".s.PGSQL.5432"
 STOP_TIMEOUT_SECONDS: Final = 15.0
+_SOCKET_PATH_MAX: Final = 100  # the system's limit is 104 bytes on macOS, 108 on Linux
 
 
 def programs_folder() -> Path:
@@ -53,3 +59,20 @@ def end(postmaster: psutil.Process | None) -> None:
         except psutil.TimeoutExpired:
             continue
         return
+
+
+def socket_folder(cluster: Path, user: ServiceUser) -> Path:
+    """The cluster's own folder, which only its owner can enter; a private one elsewhere if that path is too long.
+
+    Raises StartupError.
+    """
+    if len(os.fsencode(cluster / SOCKET)) <= _SOCKET_PATH_MAX:
+        return cluster
+    name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"mockpay-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = folder.lstat().st_uid
+    if folder.is_symlink() or owner not in (os.geteuid(), user.uid):
+        raise StartupError(f"{folder} belongs to somebody else; remove it, or set MOCKPAY_DATA_DIR to a shorter path.")
+    user.own(folder)
+    return folder

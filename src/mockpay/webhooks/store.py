@@ -70,6 +70,8 @@ due AS (
             WHERE status = 'pending'
               AND next_attempt_at <= coalesce($1::timestamptz, now())
               AND cardinality($7::text[]) = 0
+              -- What this worker is sending now is due if the clock was set ahead, or if the worker froze for a while.
+              AND id <> ALL ($8::uuid[])
             ORDER BY next_attempt_at LIMIT 1000
         ) AS of_any
         LIMIT $2::integer * 4
@@ -83,6 +85,7 @@ due AS (
               -- A range of both, which no other index has, and is one host.
               AND receiver_host >= waiting.receiver_host
               AND (receiver_host, next_attempt_at) <= (waiting.receiver_host, coalesce($1::timestamptz, now()))
+              AND id <> ALL ($8::uuid[])
             ORDER BY receiver_host, next_attempt_at LIMIT 100
         ) AS first
         LIMIT $5
@@ -101,8 +104,6 @@ chosen AS (
       -- Again, of the row that gets locked: another worker may have claimed it since.
       AND delivery.status = 'pending'
       AND delivery.next_attempt_at <= coalesce($1::timestamptz, now())
-      -- What this worker is sending now is due if the clock was set ahead, or if the worker froze for a while.
-      AND delivery.id <> ALL ($8::uuid[])
     ORDER BY ranked.next_attempt_at
     LIMIT $2
     FOR UPDATE OF delivery SKIP LOCKED
@@ -165,7 +166,7 @@ settled AS (
 -- What a fault held back so that it comes after one that is over now.
 released AS (
     UPDATE webhook_deliveries AS held
-    SET next_attempt_at = coalesce($1::timestamptz, now())
+    SET next_attempt_at = coalesce($1::timestamptz, now()), waits_since = coalesce($1::timestamptz, now())
     FROM settled
     WHERE held.tenant_id = settled.tenant_id AND held.payment_id = settled.payment_id AND held.id <> settled.id
       AND held.status = 'pending' AND held.attempts = 0 AND starts_with(held.fault, 'reorder')

@@ -1,7 +1,8 @@
 """Waits of the queue, after the database's clock was set back: what was to come in a minute would come in an hour."""
 
-from datetime import datetime
-from typing import Final
+import time
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -39,21 +40,31 @@ FROM (SELECT next_attempt_at, id FROM slice ORDER BY next_attempt_at DESC, id DE
 """
 _NOW_SQL: Final = "SELECT now()"
 _LOWEST_ID: Final = UUID(int=0)
+_TOLERANCE: Final = timedelta(seconds=1)
 
 log = structlog.stdlib.get_logger("mockpay.webhooks")
 
 
-async def mend(database: Database, looked_at: datetime | None) -> datetime | None:
+class Look(NamedTuple):
+    """At the database's clock, and at one of this process that nobody sets, in seconds."""
+
+    database: datetime
+    monotonic: float
+
+
+async def mend(database: Database, before: Look | None) -> Look | None:
     """See that no delivery waits for longer than it was meant to.
 
-    `looked_at` is what this returned before: the database's time then. Where nobody looked yet, or something is left
-    over, it is None, and the whole queue is looked through; else only if it is an earlier time now.
+    `before` is what this returned the last time. Where nobody looked yet, or something is left over, it is None, and
+    the whole queue is looked through; else only if less time went by for the database than for this process.
     """
     async with database.connection() as connection:
-        now: datetime = await connection.fetchval(_NOW_SQL)
-    if looked_at is not None and now >= looked_at:
-        return now
-    last = now, _LOWEST_ID
+        now = Look(await connection.fetchval(_NOW_SQL), time.monotonic())
+    if before is not None:
+        passed = timedelta(seconds=now.monotonic - before.monotonic)
+        if now.database >= before.database + passed - _TOLERANCE:
+            return now
+    last = now.database, _LOWEST_ID
     mended = left_over = 0
     while True:
         async with database.connection() as connection:
