@@ -1,4 +1,4 @@
-"""Clients of a gateway that is being killed: what they asked, and what they were told."""
+"""Clients of a gateway that is being killed."""
 
 import functools
 import random
@@ -6,41 +6,25 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
 
+from tests.crash.ledger import Asked, Ledger, Told
 from tests.support.model import money
 
 PATIENCE_SECONDS: Final = 60.0
+NOBODY_LISTENS: Final = "http://127.0.0.1:9/webhooks"
 _RETRY_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True)
-class Told:
-    """One answer. `amount` is what it moved, in minor units."""
-
-    tenant_id: str
-    key: str
-    action: str
-    payment_id: str
-    amount: int
-    body: bytes
-
-
-@dataclass
-class Ledger:
-    """Of all clients. Appending to a list is safe from several threads."""
-
-    told: list[Told] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    unanswered: list[str] = field(default_factory=list)
-    surprises: list[str] = field(default_factory=list)
+_NEVER: Final = {"fault": "error; status=503; code=never", "probability": 0}
+_OUTCOMES: Final = ("success", "failed")
 
 
 class Client:
-    """One tenant's checkout, on a thread. It repeats what got no answer, with the same key, until it gets one."""
+    """One tenant's checkout, on a thread. It repeats what got no answer, with the same key, until it gets one.
+
+    Every third tenant has a rule for faults, which never fires: its payments go another way through the gateway.
+    """
 
     def __init__(self, number: int, seed: int, urls: list[str], receiver_url: str, ledger: Ledger) -> None:
         self._chance = random.Random(f"{seed} client {number}")
@@ -52,9 +36,12 @@ class Client:
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(2)
         self._http = httpx.Client(timeout=10, trust_env=False)
-        tenant = self._registered()
+        tenant = self._registered(f"client-{number}@example.com")
         self._tenant_id: str = tenant["tenant_id"]
         self._http.headers["Authorization"] = f"Bearer {tenant['api_key']}"
+        self._has_faults = number % 3 == 0
+        if self._has_faults:
+            self._add_rule()
         self._thread = threading.Thread(target=self._run, name=f"client {number}")
 
     def start(self) -> None:
@@ -67,12 +54,22 @@ class Client:
         self._pool.shutdown()
         self._http.close()
 
-    def _registered(self) -> dict[str, Any]:
-        body = {"name": "Crash", "email": f"client-{self._number}@example.com"}
-        answer = self._http.post(f"{self._urls[0]}/api/auth/register", json=body)
+    def _registered(self, email: str) -> dict[str, Any]:
+        """An answer that was lost says on the repeat that there is one of that address."""
+        body = {"name": "Crash", "email": email}
+        answer = self._sent(email, lambda url: self._http.post(f"{url}/api/auth/register", json=body))
+        if answer is None or answer.status_code == 409:
+            return {}
         assert answer.status_code == 201, answer.text
         tenant: dict[str, Any] = answer.json()
+        self._ledger.made.append(("tenants", tenant["tenant_id"]))
         return tenant
+
+    def _add_rule(self) -> None:
+        answer = self._sent("rule", lambda url: self._http.post(f"{url}/api/faults", json=_NEVER))
+        if answer is not None:
+            assert answer.status_code == 201, answer.text
+            self._ledger.made.append(("fault_rules", answer.json()["id"]))
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -84,26 +81,43 @@ class Client:
     def _shop(self) -> None:
         """A payment, and what becomes of it."""
         amount = self._chance.choice((100, 4_999, 20_000_000))  # the last is above the limit, and flagged
-        webhook = self._receiver_url if self._chance.random() < 0.8 else None
-        body = {"amount": money(amount), "currency": "USD", "webhook_url": webhook}
-        payment = self._ask("create", "/api/payments", body, amount)
-        if payment is None or payment["status"] == "flagged":
+        webhook = self._chance.choices((self._receiver_url, NOBODY_LISTENS, None), weights=(75, 5, 20))[0]
+        outcome = self._chance.choice(_OUTCOMES) if self._chance.random() < 0.1 else None
+        body: dict[str, Any] = {"amount": money(amount), "currency": "USD", "webhook_url": webhook}
+        if outcome:
+            body["outcome"] = {"status": outcome, "after_seconds": self._chance.choice((0, 0.5))}
+        payment = self._ask("create", "/api/payments", body, amount, outcome=outcome)
+        if payment is None or payment["status"] == "flagged" or outcome:
             return
         path = f"/api/payments/{payment['id']}"
         status = self._chance.choice(("success", "success", "failed"))
-        if self._ask("simulate", f"{path}/simulate", {"status": status}, amount) is None or status == "failed":
+        changed = self._ask("simulate", f"{path}/simulate", {"status": status}, amount, payment["id"])
+        if changed is None or status == "failed":
             return
         if self._chance.random() < 0.4:
             refunded = amount if self._chance.random() < 0.5 else amount // 4
-            self._ask("refund", f"{path}/refund", {"refund_amount": money(refunded)}, refunded)
+            self._ask("refund", f"{path}/refund", {"refund_amount": money(refunded)}, refunded, payment["id"])
         if webhook and self._chance.random() < 0.1:
             self._replay(path)
+        if self._chance.random() < 0.02:
+            self._registered(f"client-{self._number}-{self._count}@example.com")
+            if self._has_faults:
+                self._add_rule()
 
-    def _ask(self, action: str, path: str, body: dict[str, Any], amount: int) -> dict[str, Any] | None:
+    def _ask(
+        self,
+        action: str,
+        path: str,
+        body: dict[str, Any],
+        amount: int,
+        payment_id: str = "",
+        outcome: str | None = None,
+    ) -> dict[str, Any] | None:
         """Until it is answered. Now and then twice at the same time, on both processes, and again afterwards."""
         self._count += 1
         key = f"{action} {self._number}-{self._count}"
-        self._ledger.asked.append(key)
+        asked = Asked(self._tenant_id, key, action, amount, payment_id, outcome)
+        self._ledger.asked[key] = asked
 
         def send(turn: int) -> httpx.Response | None:
             headers = {"Idempotency-Key": key}
@@ -121,8 +135,7 @@ class Client:
                 self._ledger.surprises.append(f"{key}: {answer.status_code} {answer.text}")
             else:
                 shown = answer.json()
-                payment_id = shown["payment_id"]
-                self._ledger.told.append(Told(self._tenant_id, key, action, payment_id, amount, answer.content))
+                self._ledger.told.append(Told(asked, shown["payment_id"], shown["status"], answer.content))
         return shown
 
     def _replay(self, path: str) -> None:

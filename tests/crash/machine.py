@@ -1,6 +1,7 @@
 """What runs and gets killed: a gateway with its embedded database, and beside it one more API process and one worker."""
 
 import contextlib
+import itertools
 import random
 import time
 from pathlib import Path
@@ -21,10 +22,16 @@ _RESTART_SECONDS: Final = 0.3
 class Machine:
     """Each part is started again a moment after it ended, as a service manager would do it."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
+        """The victims follow from the seed, whatever the timing is."""
         self._folder = folder
         self._data_dir = folder / "data"
-        self._chance = chance
+        chance = random.Random(f"{seed} victims")
+        self._victims = itertools.chain(
+            chance.sample(VICTIMS, len(VICTIMS)),
+            (chance.choices(VICTIMS, (3, 3, 3, 3, 1))[0] for _ in itertools.count()),
+        )
+        self._pauses = random.Random(f"{seed} pauses")
         self._ports = {"serve": free_port(), "api": free_port()}
         self._programs: dict[str, Program] = {}
         self.kills: dict[str, int] = dict.fromkeys(VICTIMS, 0)
@@ -49,8 +56,8 @@ class Machine:
         return self._database.url(role, database)
 
     def kill_one(self) -> str:
-        """A victim by chance; what it was."""
-        victim = self._chance.choices(VICTIMS, weights=(3, 3, 3, 3, 1))[0]
+        """A victim by chance, each of them once in the beginning; what it was."""
+        victim = next(self._victims)
         self.kills[victim] += 1
         parts = list(self._programs) if victim == "everything" else [victim]
         for part in parts:
@@ -70,7 +77,7 @@ class Machine:
                 del self._programs[part]
                 program = None
             if program is None:
-                time.sleep(self._chance.random() * _RESTART_SECONDS)
+                time.sleep(self._pauses.random() * _RESTART_SECONDS)
                 self._start(part)
                 self.restarts += 1
 

@@ -11,7 +11,8 @@ import msgspec
 
 from tests.crash import books
 from tests.crash.books import Findings
-from tests.crash.clients import Client, Ledger
+from tests.crash.clients import Client
+from tests.crash.ledger import Ledger
 from tests.crash.machine import ADMIN_KEY, Machine
 from tests.support.background import Background
 from tests.support.processes import end_velocity_rule
@@ -52,7 +53,7 @@ def run(folder: Path, *, seed: int, kills: int, seconds: float, say: Callable[[s
     chance = random.Random(seed)
     ledger = Ledger()
     started = time.monotonic()
-    with closing(Background(0)) as background, closing(Machine(folder, chance)) as machine:
+    with closing(Background(0)) as background, closing(Machine(folder, seed)) as machine:
         background.receiver.answers = [500 if chance.random() < _REFUSED else 200 for _ in range(100_000)]
         end_velocity_rule(machine.url("serve"), ADMIN_KEY)
         urls = [machine.url(part) for part in ("serve", "api")]

@@ -1,7 +1,6 @@
 """A dump that is made under load, and restored elsewhere, is a gateway whose books agree."""
 
 import asyncio
-import random
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,8 @@ from mockpay.postgres.pool import connect
 from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import choose_service_user
 from tests.crash import books
-from tests.crash.clients import Client, Ledger
+from tests.crash.clients import Client
+from tests.crash.ledger import Ledger
 from tests.crash.machine import ADMIN_KEY, Machine
 from tests.support.background import Background
 from tests.support.processes import end_velocity_rule, run, wait_until
@@ -25,7 +25,7 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
     with (
         scratch_folder() as folder,
         closing(Background(0)) as background,
-        closing(Machine(folder, random.Random(1))) as machine,
+        closing(Machine(folder, 1)) as machine,
     ):
         end_velocity_rule(machine.url("serve"), ADMIN_KEY)
         clients = [
@@ -46,7 +46,9 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
             client.stop()
         restored = restore(machine, dump)
         # What came after the dump is not in it. What a client was told before is, whole.
-        findings = books.check(restored, Ledger(told=told_before, asked=ledger.asked), background.receiver.received)
+        findings = books.check(
+            restored, Ledger(told=told_before, asked=ledger.asked), background.receiver.received, is_older=True
+        )
         assert findings.all == []
         assert findings.checked["payments"] >= len({each.payment_id for each in told_before})
         assert findings.checked["payments"] < len({each.payment_id for each in ledger.told})

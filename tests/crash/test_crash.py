@@ -13,4 +13,6 @@ def test_nothing_is_lost_and_nothing_is_done_twice_by_kills_at_any_moment() -> N
         outcome = run(Path(folder), seed=SEED, kills=10, seconds=12)
     assert outcome.problems == [], outcome.text()
     assert sum(outcome.kills.values()) == 10
+    assert all(outcome.kills.values()), "each part was killed"
     assert outcome.findings.checked["answers"] > 100
+    assert outcome.findings.checked["dead ones"] > 0

@@ -29,6 +29,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    answered: int
+    """The status that it is answered with."""
 
 
 @dataclass
@@ -63,8 +65,9 @@ class Receiver:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            received = Received(request.path, dict(request.headers), await request.read())
+            body = await request.read()
             status = self.answers.pop(0) if self.answers else 200
+            received = Received(request.path, dict(request.headers), body, status)
             async with self.arrived:
                 self.received.append(received)
                 self.arrived.notify_all()
