@@ -4,6 +4,7 @@ import itertools
 import re
 import tracemalloc
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ async def test_nothing_is_signed_of_a_broken_trail(database_url: str, payment: P
     assert lines == []
 
 
+@pytest.mark.tampering
 async def test_the_commands(checkpoint: Checkpoint, superuser: Any, tmp_path: Path) -> None:
     """What they print, and what they exit with."""
     settings = {"MOCKPAY_DATABASE_URL": checkpoint.url, "MOCKPAY_DATA_DIR": str(tmp_path)}
@@ -250,6 +252,14 @@ async def test_the_commands(checkpoint: Checkpoint, superuser: Any, tmp_path: Pa
     verified = run("audit", "verify", f"--checkpoint={file}", **settings)
     assert verified.stdout.count("its content does not match its entry_hash\n") == 2
     assert verified.stdout.endswith("all there\n3 payments, 6 audit entries: 2 BROKEN\n")
+    assert verified.returncode == 1
+
+    await superuser.execute("DELETE FROM audit_log")
+    await superuser.execute("DELETE FROM payments")
+    assert run("audit", "verify", **settings).returncode == 0, "of what is gone nothing is broken"
+    verified = run("audit", "verify", f"--checkpoint={file}", **settings)
+    assert verified.stdout.count("missing since the checkpoint") == 3
+    assert verified.stdout.endswith("3 MISSING OR REWRITTEN\n0 payments, 0 audit entries: intact\n")
     assert verified.returncode == 1
 
 
@@ -301,17 +311,39 @@ async def many(tenant: Tenant, superuser: Any) -> int:
     return payments
 
 
+REFUSED_AT_COMMIT = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused at commit'; END $$;
+CREATE CONSTRAINT TRIGGER refuse_all AFTER INSERT OR UPDATE ON {} DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+WRITTEN_TOGETHER = ("payments", "audit_log", "webhook_deliveries", "idempotency_keys")
+
+
+@pytest.mark.parametrize("has_faults", [False, True])
+@pytest.mark.parametrize("table", WRITTEN_TOGETHER[:3])
+@pytest.mark.parametrize("change", ["create", "succeed", "outcome"])
 async def test_the_payment_its_entry_and_its_webhook_are_written_together_or_not_at_all(
-    gateway: Gateway, superuser: Any
+    gateway: Gateway, superuser: Any, change: str, table: str, has_faults: bool
 ) -> None:
-    """A failure in the very last write of the transaction leaves none of the others."""
+    """Whichever of them is refused, at the very end of the transaction: none of the others is there either."""
+    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=has_faults)
     payment = await gateway.create("k")
-    await superuser.execute("ALTER TABLE webhook_deliveries ADD CONSTRAINT refuse_all CHECK (false)")
-    with pytest.raises(asyncpg.CheckViolationError):
-        await gateway.succeeded_of(payment)
-    unchanged = await service.get(gateway.context, gateway.tenant, payment.id)
-    assert unchanged == payment
-    assert await superuser.fetchval("SELECT count(*) FROM audit_log") == 1
+    if change == "outcome":
+        await superuser.execute(
+            "UPDATE payments SET outcome_status = 'success', outcome_seed = 1, outcome_due_at = now()"
+        )
+    before = [await superuser.fetch(f"TABLE {name}") for name in WRITTEN_TOGETHER]
+    await superuser.execute(REFUSED_AT_COMMIT.format(table))
+    acts: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: gateway.create("above the limit, which is news", amount="200000"),
+        "succeed": lambda: gateway.succeeded_of(payment),
+        "outcome": lambda: service.settle_due_outcome(gateway.context),
+    }
+    with pytest.raises(asyncpg.RaiseError, match="refused at commit"):
+        await acts[change]()
+    assert [await superuser.fetch(f"TABLE {name}") for name in WRITTEN_TOGETHER] == before
 
 
 async def test_the_database_knows_the_same_transitions_as_the_code(gateway: Gateway, superuser: Any) -> None:

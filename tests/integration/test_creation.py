@@ -20,7 +20,7 @@ from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.types import Amount, Currency
 from mockpay.webhooks.address import WebhookUrl
 from tests.integration.conftest import ADMIN_KEY, open_client
-from tests.support.gateway import register
+from tests.support.gateway import check_payloads, register
 
 
 def creation(tenant: Tenant, key: str, *, amount: str = "50", problem: ApiError | None = None) -> Creation:
@@ -51,15 +51,19 @@ async def test_each_of_a_batch_gets_its_own_outcome(
         creation(tenant, "a"), creation(others[0], "a"), creation(tenant, "a"), creation(tenant, "a", amount="51"),
         creation(tenant, "b", problem=refused), creation(tenant, "before"), creation(tenant, "before", amount="1"),
         creation(tenant, "before", problem=refused), creation(others[1], "rich", amount="200000"), creation(tenant, "b"),
+        creation(others[0], "rich", amount="200000"),
     ]  # fmt: skip
     assert [told(answer) for answer in await create_together(context, batch)] == [
         "pending", "pending", "replayed", "idempotency_key_reused", "invalid_request", "replayed", "idempotency_key_reused",
-        "replayed", "flagged", "pending",
+        "replayed", "flagged", "pending", "flagged",
     ]  # fmt: skip
-    assert await superuser.fetchval("SELECT count(*) FROM payments") == 5
-    assert await superuser.fetchval("SELECT count(*) FROM audit_log") == 5
-    assert await superuser.fetchval("SELECT count(*) FROM idempotency_keys") == 5
-    assert await superuser.fetchval("SELECT event FROM webhook_deliveries") == "fraud.detected"
+    for table in ("payments", "audit_log", "idempotency_keys"):
+        assert await superuser.fetchval(f"SELECT count(*) FROM {table}") == 6
+    assert (
+        await superuser.fetchval("SELECT string_agg(event, ' ') FROM webhook_deliveries")
+        == "fraud.detected fraud.detected"
+    )
+    await check_payloads(superuser)
 
 
 async def test_the_sixth_of_a_batch_is_flagged_and_those_of_other_currencies_are_not(

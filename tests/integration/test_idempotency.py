@@ -74,8 +74,15 @@ async def test_a_request_that_failed_validation_stores_nothing(client: httpx.Asy
     assert (await create(client)).status_code == 201
 
 
+@pytest.mark.parametrize("has_faults", [False, True])
 @pytest.mark.parametrize("path", ["simulate", "refund"])
-async def test_transitions_take_a_key_too(client: httpx.AsyncClient, superuser: Any, path: str) -> None:
+async def test_transitions_take_a_key_too(
+    client: httpx.AsyncClient, superuser: Any, path: str, has_faults: bool
+) -> None:
+    """A tenant with a rule for faults, be it one that never fires, goes another way."""
+    if has_faults:
+        rule = {"fault": "reset", "probability": 0}
+        assert (await client.post("/api/faults", json=rule)).status_code == 201
     payment_id = (await create(client)).json()["id"]
     body: dict[str, Any] = {"status": "success"}
     if path == "refund":
@@ -85,7 +92,9 @@ async def test_transitions_take_a_key_too(client: httpx.AsyncClient, superuser: 
     url, headers = f"/api/payments/{payment_id}/{path}", {"Idempotency-Key": "transition"}
     answers = await asyncio.gather(*(client.post(url, json=body, headers=headers) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
+    answers.append(await client.post(url, json=body, headers=headers))
     assert len({answer.content for answer in answers}) == 1
+    assert answers[-1].headers["Idempotent-Replayed"] == "true"
     assert await count(superuser, "audit_log") == before + 1
 
 

@@ -104,9 +104,28 @@ async def test_with_the_right_key_the_same_request_works(
     assert response.is_success, response.text
 
 
-async def test_lists_hold_ones_own_only(client: httpx.AsyncClient, context: Context, theirs: dict[str, str]) -> None:
+LISTS = [
+    "/api/payments", "/api/payments?status=success", "/api/payments?status=pending", "/api/payments?currency=USD",
+    "/api/payments?status=pending&currency=USD", "/api/payments?created_from=2020-01-01T00:00:00Z",
+    "/api/webhooks/deliveries", "/api/webhooks/deliveries?status=dead",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_lists_hold_ones_own_only(
+    client: httpx.AsyncClient, context: Context, credentials: tenants.Credentials, theirs: dict[str, str], path: str
+) -> None:
     assert theirs
+    assert (await client.get(path, headers=bearer(credentials.api_key))).json()["total"] > 0, "there is something"
     other = await tenants.register(context, Registration("Other", Email("other@example.com")))
+    response = await client.get(path, headers=bearer(other.api_key))
+    assert response.json() == {"data": [], "total": 0, "has_more": False, "next_cursor": None}
+
+
+async def test_every_filter_of_a_list_is_tried() -> None:
+    """A new one is another statement, which must name the tenant too."""
+    document = create_litestar(Settings(), "postgresql://nowhere/", with_worker=False).openapi_schema.to_schema()
     for path in ("/api/payments", "/api/webhooks/deliveries"):
-        response = await client.get(path, headers=bearer(other.api_key))
-        assert response.json() == {"data": [], "total": 0, "has_more": False, "next_cursor": None}
+        names = {each["name"] for each in document["paths"][path]["get"]["parameters"]} - {"limit", "cursor"}
+        tried = {name for each in LISTS if each.partition("?")[0] == path for name in re.findall(r"[?&](\w+)=", each)}
+        assert tried >= names - {"created_to"}, path

@@ -9,11 +9,13 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import httpx
 import pytest
 
+from mockpay.app import open_parts
 from mockpay.payments import service as payments
 from mockpay.payments.requests import ChangePayment
 from mockpay.settings import Settings
@@ -131,6 +133,17 @@ async def test_no_spelling_reaches_what_listens_on_this_machine(
     assert receiver.received == []
 
 
+async def test_the_worker_of_production_is_a_strict_one(
+    gateway: Gateway, receiver: Receiver, database_url: str, superuser: Any
+) -> None:
+    """Put together as `serve` and `worker` do it; what is queued was registered where that was allowed."""
+    await gateway.succeeded("k")
+    async with open_parts(PRODUCTION, database_url) as (_, worker):
+        assert await worker.run_due() == 1
+    assert await superuser.fetchval("SELECT error FROM delivery_attempts") == "address_refused"
+    assert receiver.received == []
+
+
 async def test_a_replay_to_a_changed_url_is_checked_like_any_other(
     gateway: Gateway, client: httpx.AsyncClient, credentials: Credentials, receiver: Receiver, strict: AddressGuard
 ) -> None:
@@ -224,9 +237,12 @@ ENDLESS = {
 @pytest.mark.parametrize("what", ENDLESS)
 async def test_an_answer_without_end_is_broken_off(what: str) -> None:
     start, piece, error = ENDLESS[what]
+    timeout = 0.3 if error else 10
     async with endless(start, piece) as url:
-        outcome = await attempt(AddressGuard(allow_private=True), url, timeout_seconds=0.3)
+        outcome = await attempt(AddressGuard(allow_private=True), url, timeout_seconds=timeout)
     assert outcome.error == error
+    if error is None:
+        assert outcome.duration_seconds < timeout / 2, "it was read for as long as there was time"
     assert len(outcome.response_body or "") <= RESPONSE_BYTES_KEPT
 
 

@@ -22,7 +22,7 @@ from mockpay.tenants import service as tenants
 from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.types import Amount
 from tests.integration.conftest import ADMIN_KEY, open_client
-from tests.support.gateway import Gateway, register
+from tests.support.gateway import Gateway, check_payloads, register
 
 
 def transition(tenant: Tenant, payment_id: uuid.UUID, change: Change, key: str = "", said: bytes = b"") -> Transition:
@@ -61,6 +61,7 @@ async def test_each_of_a_batch_gets_its_own_outcome(gateway: Gateway, context: C
     assert await superuser.fetchval("SELECT count(*) FROM audit_log") == before + 3
     events = await superuser.fetch("SELECT event FROM webhook_deliveries WHERE payment_id = $1 ORDER BY id", done)
     assert [row["event"] for row in events] == ["payment.success", "payment.refunded"]
+    await check_payloads(superuser)
     found = await superuser.fetch("SELECT status FROM payments WHERE id = ANY ($1) ORDER BY id", [one, two, three])
     assert [row["status"] for row in found] == ["success", "success", "pending"]
 

@@ -13,6 +13,7 @@ from mockpay.payments import service as payments
 from mockpay.payments.model import Change, Fail, Payment, Refund, Succeed, TriggeredBy
 from mockpay.payments.requests import CreatePayment
 from mockpay.payments.views import payment_view, refund_view
+from mockpay.postgres.pool import Connection
 from mockpay.tenants.model import Tenant
 from mockpay.types import Amount, Currency
 from mockpay.webhooks.address import AddressGuard, WebhookUrl
@@ -69,6 +70,14 @@ async def register(client: httpx.AsyncClient, email: str = "api@example.com") ->
     api_key: str = response.json()["api_key"]
     client.headers["Authorization"] = f"Bearer {api_key}"
     return api_key
+
+
+async def check_payloads(superuser: Connection) -> None:
+    """Each webhook tells of its own payment and event."""
+    for row in await superuser.fetch("SELECT payment_id, event_id, event, payload FROM webhook_deliveries"):
+        body = msgspec.json.decode(row["payload"])
+        assert (body["payment_id"], body["event_id"]) == (str(row["payment_id"]), str(row["event_id"]))
+        assert body["event"] == row["event"]
 
 
 def bearer(key: str) -> dict[str, str]:
