@@ -5,19 +5,34 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import httpx
+
 from mockpay.postgres.embedded import APPLICATION, OWNER, SUPERUSER
 from mockpay.postgres.pool import connect
 from mockpay.postgres.server_process import programs_folder
 from mockpay.postgres.service_user import choose_service_user
 from tests.crash import books
 from tests.crash.clients import Client
-from tests.crash.ledger import Ledger
+from tests.crash.ledger import Asked, Ledger
 from tests.crash.machine import ADMIN_KEY, Machine
 from tests.support.background import Background
-from tests.support.processes import end_velocity_rule, run, wait_until
+from tests.support.processes import Gateway, end_velocity_rule, run, running, wait_until
 from tests.support.servers import scratch_folder
 
 BEFORE, AFTER = 150, 150
+ASKED = {"amount": 49.99, "currency": "USD"}
+STRUCTURE = """
+SELECT 'trigger ' || tgname || ' ' || tgenabled::text AS thing FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT 'constraint ' || conname || ' ' || convalidated FROM pg_constraint
+UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL SELECT 'function ' || proname || md5(prosrc) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+ORDER BY 1
+"""
+COUNTS = (
+    "SELECT count(*) FROM fraud_rules",
+    "SELECT count(*) FROM schema_migrations",
+    "SELECT count(*) FROM tenants WHERE id NOT IN (SELECT tenant_id FROM webhook_secrets WHERE expires_at IS NULL)",
+)
 
 
 def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
@@ -32,10 +47,11 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
             Client(number, 1, [machine.url("serve"), machine.url("api")], background.receiver.url, ledger)
             for number in range(3)
         ]
+        remembered = remember(machine.url("serve"), ledger)
         for client in clients:
             client.start()
         wait_until(lambda: len(ledger.told) >= BEFORE)
-        told_before = list(ledger.told)
+        told_before, made_before = list(ledger.told), list(ledger.made)
         folder_of_dump = folder / "dump"
         folder_of_dump.mkdir()
         choose_service_user().own(folder_of_dump)
@@ -46,12 +62,46 @@ def test_a_dump_under_load_restored_elsewhere_agrees(tmp_path: Path) -> None:
             client.stop()
         restored = restore(machine, dump)
         # What came after the dump is not in it. What a client was told before is, whole.
-        findings = books.check(
-            restored, Ledger(told=told_before, asked=ledger.asked), background.receiver.received, is_older=True
-        )
+        before = Ledger(told=told_before, asked=ledger.asked, made=made_before)
+        findings = books.check(restored, before, background.receiver.received, is_older=True)
         assert findings.all == []
         assert findings.checked["payments"] >= len({each.payment_id for each in told_before})
         assert findings.checked["payments"] < len({each.payment_id for each in ledger.told})
+        assert asyncio.run(structure_of(restored)) == asyncio.run(structure_of(machine.database_url))
+        check_it_serves(folder, restored, remembered)
+
+
+def remember(url: str, ledger: Ledger) -> httpx.Response:
+    """A payment of before the dump."""
+    registered = httpx.post(f"{url}/api/auth/register", json={"name": "Me", "email": "me@example.com"}, trust_env=False)
+    headers = {"Authorization": f"Bearer {registered.json()['api_key']}", "Idempotency-Key": "remembered"}
+    created = httpx.post(f"{url}/api/payments", json=ASKED, headers=headers, trust_env=False)
+    assert created.status_code == 201, created.text
+    ledger.asked["remembered"] = Asked(registered.json()["tenant_id"], "remembered", "create", 4_999)
+    return created
+
+
+def check_it_serves(folder: Path, restored: str, remembered: httpx.Response) -> None:
+    """With the keys of before, which are remembered; and new payments are made."""
+    gateway = Gateway(folder / "restored.log", "api", MOCKPAY_DATABASE_URL=restored)
+    with running(gateway):
+        key = remembered.request.headers["Authorization"]
+        for name, is_replayed in (("remembered", "true"), ("new", None)):
+            headers = {"Authorization": key, "Idempotency-Key": name}
+            answer = gateway.client.post("/api/payments", json=ASKED, headers=headers)
+            assert answer.status_code == 201, answer.text
+            assert answer.headers.get("Idempotent-Replayed") == is_replayed
+            assert (answer.content == remembered.content) == (name == "remembered")
+        assert gateway.stop() == 0
+
+
+async def structure_of(url: str) -> list[str]:
+    """And what no client of these changes."""
+    connection = await connect(url)
+    found = [str(row["thing"]) for row in await connection.fetch(STRUCTURE)]
+    found += [f"{statement}: {await connection.fetchval(statement)}" for statement in COUNTS]
+    await connection.close()
+    return found
 
 
 def restore(machine: Machine, dump: Path) -> str:
