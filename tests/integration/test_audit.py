@@ -120,6 +120,28 @@ async def test_a_trail_whose_payment_is_gone_is_found(gateway: Gateway, superuse
     assert line == f"payment {payment.id}: entry number 4: the payment itself is missing"
 
 
+EDITS = {
+    "amount_minor_units = amount_minor_units + 1": "amount", "currency = 'JPY'": "amount and currency and refund_amount",
+    "currency = 'XXX'": "amount and currency and refund_amount", "refund_minor_units = refund_minor_units - 1": "refund_amount",
+    "refund_reason = 'another'": "refund_reason",
+}  # fmt: skip
+
+
+@pytest.mark.tampering
+@pytest.mark.parametrize("edit", EDITS)
+async def test_a_payment_that_is_not_what_its_last_entry_says_is_found(
+    gateway: Gateway, superuser: Any, payment: Payment, edit: str
+) -> None:
+    entry = (await history(superuser, payment.tenant_id, payment.id))[-1].content.id
+    await superuser.execute("SET session_replication_role = replica")
+    await superuser.execute(f"UPDATE payments SET {edit}")
+    [line] = await verified(gateway)
+    assert line == f"payment {payment.id}: entry {entry}: the payment's {EDITS[edit]} no longer what it says"
+    if "XXX" not in edit:
+        _, _, broken = await service.history(gateway.context, gateway.tenant, payment.id)
+        assert broken is not None
+
+
 @dataclass
 class Checkpoint:
     """One that was taken of a database, in the way of the command."""
@@ -215,7 +237,7 @@ async def test_a_chain_that_was_rewritten_with_its_hashes_is_named(
     entries = await history(superuser, payment.tenant_id, payment.id)
     await behind_the_back(superuser)
     await superuser.execute("DELETE FROM audit_log WHERE payment_id = $1", payment.id)
-    contents = [msgspec.structs.replace(entry.content, metadata={"amount": "1"}) for entry in entries]
+    contents = [msgspec.structs.replace(entry.content, metadata={"currency": "USD"}) for entry in entries]
     for content in [*contents, *([msgspec.structs.replace(contents[-1], id=UUID(int=1))] if longer else [])]:
         await append(superuser, content)
     assert await checkpoint.lost() == [

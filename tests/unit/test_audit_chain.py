@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mockpay.audit.chain import EMPTY, GENESIS, Content, Entry, Head, breaks, first_break, hash_of, link
+from mockpay.audit.chain import EMPTY, GENESIS, Content, Current, Entry, Head, breaks, first_break, hash_of, link
 from tests.support.fakes import START
 
 PAYMENT = UUID(int=9)
@@ -26,6 +26,11 @@ def chain(length: int) -> list[Entry]:
     return entries
 
 
+def current(length: int) -> Current:
+    """Of the payment with that chain."""
+    return Current(f"s{length}", chain(length)[-1].content.metadata)
+
+
 def test_the_first_entry_names_the_genesis() -> None:
     first = chain(1)[0]
     assert (first.sequence, first.prev_hash) == (1, GENESIS)
@@ -38,7 +43,7 @@ def test_the_canonical_form_never_changes() -> None:
 
 @given(st.integers(1, 8))
 def test_an_untouched_chain_is_intact(length: int) -> None:
-    assert first_break(PAYMENT, chain(length), f"s{length}") is None
+    assert first_break(PAYMENT, chain(length), current(length)) is None
 
 
 @given(st.integers(1, 6), st.data())
@@ -52,7 +57,7 @@ def test_any_edit_of_any_entry_is_located(length: int, data: st.DataObject) -> N
     field = data.draw(st.sampled_from(sorted(edits)))
     content = msgspec.structs.replace(entries[place].content, **{field: edits[field]})
     entries[place] = msgspec.structs.replace(entries[place], content=content)
-    broken = first_break(PAYMENT, entries, f"s{length}")
+    broken = first_break(PAYMENT, entries, current(length))
     assert broken is not None
     assert broken.sequence == place + 1
 
@@ -64,7 +69,7 @@ def test_an_edit_with_its_hash_recomputed_shows_in_the_next_entry(length: int, d
     content = msgspec.structs.replace(entries[place].content, metadata={"n": "forged"})
     forged = hash_of(content, place + 1, entries[place].prev_hash)
     entries[place] = msgspec.structs.replace(entries[place], content=content, entry_hash=forged)
-    broken = first_break(PAYMENT, entries, f"s{length}")
+    broken = first_break(PAYMENT, entries, current(length))
     assert broken is not None
     assert (broken.sequence, broken.problem) == (place + 2, "its prev_hash is not the hash of the entry before it")
 
@@ -73,7 +78,7 @@ def test_an_edit_with_its_hash_recomputed_shows_in_the_next_entry(length: int, d
 def test_a_missing_entry_is_missed(length: int, data: st.DataObject) -> None:
     entries = chain(length)
     del entries[data.draw(st.integers(0, length - 1))]
-    assert first_break(PAYMENT, entries, f"s{length}") is not None
+    assert first_break(PAYMENT, entries, current(length)) is not None
 
 
 def edited(entry: Entry) -> Entry:
@@ -84,17 +89,27 @@ def edited(entry: Entry) -> Entry:
 def test_every_edited_entry_is_named_and_no_other(length: int, data: st.DataObject) -> None:
     places = data.draw(st.sets(st.integers(0, length - 1)))
     entries = [edited(entry) if place in places else entry for place, entry in enumerate(chain(length))]
-    found = list(breaks(PAYMENT, entries, f"s{length}"))
+    found = list(breaks(PAYMENT, entries, current(length)))
     assert [each.entry_id for each in found] == [entries[place].content.id for place in sorted(places)]
 
 
 def test_after_a_broken_entry_the_others_are_judged_by_their_content() -> None:
     entries = chain(3)
     entries[1] = msgspec.structs.replace(entries[1], entry_hash="a" * 64)
-    assert [each.sequence for each in breaks(PAYMENT, entries, "s3")] == [2]
-    assert [each.sequence for each in breaks(PAYMENT, [entries[0], entries[2]], "s3")] == [3]
+    assert [each.sequence for each in breaks(PAYMENT, entries, current(3))] == [2]
+    assert [each.sequence for each in breaks(PAYMENT, [entries[0], entries[2]], current(3))] == [3]
 
 
 def test_entries_of_a_payment_that_is_gone() -> None:
     [found] = breaks(PAYMENT, chain(2), None)
     assert found.problem == "the payment itself is missing"
+
+
+def test_a_payment_that_is_no_longer_what_its_last_entry_says() -> None:
+    entries = chain(2)
+    changed = Current("s2", {"n": "another", "ü": True, "of a later version": "x"})  # type: ignore[dict-item]
+    [found] = breaks(PAYMENT, entries, changed)
+    assert (found.entry_id, found.sequence) == (entries[1].content.id, 2)
+    assert found.problem == "the payment's n no longer what it says"
+    [found] = breaks(PAYMENT, entries, Current("s2", {}))
+    assert found.problem == "the payment's n and ü no longer what it says"

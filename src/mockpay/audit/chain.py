@@ -46,6 +46,13 @@ class Entry(msgspec.Struct, frozen=True):
     entry_hash: str
 
 
+class Current(msgspec.Struct, frozen=True):
+    """What a payment is now, of which its last entry tells."""
+
+    status: str
+    facts: dict[str, str]
+
+
 class Break(msgspec.Struct, frozen=True):
     """Where a chain is broken. `entry_id` is None if what is wrong is that an entry is missing at the end."""
 
@@ -84,13 +91,13 @@ def hash_of(content: Content, sequence: int, prev_hash: str) -> str:
     return hashlib.sha256(canonical).hexdigest()
 
 
-def first_break(payment_id: UUID, entries: Sequence[Entry], current_status: str) -> Break | None:
-    """Check a whole chain, in order, against itself and against the state that the payment is in now."""
-    return next(breaks(payment_id, entries, current_status), None)
+def first_break(payment_id: UUID, entries: Sequence[Entry], current: Current) -> Break | None:
+    """Check a whole chain, in order, against itself and against what the payment is now."""
+    return next(breaks(payment_id, entries, current), None)
 
 
-def breaks(payment_id: UUID, entries: Sequence[Entry], current_status: str | None) -> Iterator[Break]:
-    """Every broken entry of a chain, in order. `current_status` is None where the payment itself is gone.
+def breaks(payment_id: UUID, entries: Sequence[Entry], current: Current | None) -> Iterator[Break]:
+    """Every broken entry of a chain, in order. `current` is None where the payment itself is gone.
 
     What follows a broken entry is judged by its content, and not by its link to something that is wrong anyway. So one
     edit is named once, and a second one further on is named as well.
@@ -103,10 +110,18 @@ def breaks(payment_id: UUID, entries: Sequence[Entry], current_status: str | Non
             yield Break(payment_id, entry.content.id, entry.sequence, problem)
         sequence = entry.sequence
         head = None if problem else Head(entry.sequence, entry.entry_hash)
-    if current_status is None:
+    if current is None:
         yield Break(payment_id, None, sequence + 1, "the payment itself is missing")
-    elif head is EMPTY or (head and entries[-1].content.new_status != current_status):
-        yield Break(payment_id, None, sequence + 1, f"no entry explains the payment's status, {current_status}")
+    elif head is EMPTY or (head and entries[-1].content.new_status != current.status):
+        yield Break(payment_id, None, sequence + 1, f"no entry explains the payment's status, {current.status}")
+    elif head and (changed := _changed(entries[-1].content.metadata, current.facts)):
+        problem = f"the payment's {' and '.join(changed)} no longer what it says"
+        yield Break(payment_id, entries[-1].content.id, sequence, problem)
+
+
+def _changed(told: dict[str, Any], facts: dict[str, str]) -> list[str]:
+    """Facts that an entry names and that are others now. What an earlier version did not write down can't be judged."""
+    return [name for name, value in told.items() if facts.get(name) != value]
 
 
 def _problem(entry: Entry, sequence_before: int, head: Head | None) -> str | None:

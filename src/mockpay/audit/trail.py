@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from mockpay.audit.chain import Entry
+from mockpay.audit.chain import Current, Entry
+from mockpay.audit.facts import facts_of
 from mockpay.audit.store import entry_of
 from mockpay.postgres.pool import Connection
+from mockpay.types import CURRENCY_EXPONENTS, Money
 
 Key = tuple[UUID, UUID]
 """Tenant and payment: the order of everything here, which PostgreSQL and Python agree on."""
@@ -19,7 +22,10 @@ Right = TypeVar("Right")
 # Cursors of SQL itself: those of asyncpg leave named statements behind, on which the next program behind a pooler would
 # stumble. Each row is read exactly once, whatever constraints somebody took away; pages by key would skip duplicates.
 _OPEN_PAYMENTS_SQL: Final = """
-DECLARE audited_payments NO SCROLL CURSOR FOR SELECT tenant_id, id, status FROM payments ORDER BY tenant_id, id
+DECLARE audited_payments NO SCROLL CURSOR FOR
+SELECT tenant_id, id, status, amount_minor_units, currency, refund_minor_units, refund_reason, failure_code, flag_rule,
+       flag_reason
+FROM payments ORDER BY tenant_id, id
 """
 _NEXT_PAYMENTS_SQL: Final = "FETCH FORWARD 1000 FROM audited_payments"
 _OPEN_ENTRIES_SQL: Final = """
@@ -32,18 +38,18 @@ _NEXT_ENTRIES_SQL: Final = "FETCH FORWARD 1000 FROM audited_entries"
 
 
 class Trail(msgspec.Struct, frozen=True):
-    """A payment's entries, in order, and its status now: None where entries are left of a payment that is gone."""
+    """A payment's entries, in order, and what it is now: None where entries are left of a payment that is gone."""
 
     tenant_id: UUID
     payment_id: UUID
-    status: str | None
+    current: Current | None
     entries: list[Entry]
 
 
 async def trails(connection: Connection) -> AsyncIterator[Trail]:
     """Every payment, without entries too, and every entry, without payment too. Once in a transaction."""
-    async for (tenant_id, payment_id), status, entries in joined(_statuses(connection), _chains(connection)):
-        yield Trail(tenant_id, payment_id, status, entries or [])
+    async for (tenant_id, payment_id), current, entries in joined(_payments(connection), _chains(connection)):
+        yield Trail(tenant_id, payment_id, current, entries or [])
 
 
 async def joined(
@@ -62,11 +68,25 @@ async def joined(
             other = await anext(right, None)
 
 
-async def _statuses(connection: Connection) -> AsyncIterator[tuple[Key, str]]:
+async def _payments(connection: Connection) -> AsyncIterator[tuple[Key, Current]]:
     await connection.execute(_OPEN_PAYMENTS_SQL)
     while rows := await connection.fetch(_NEXT_PAYMENTS_SQL):
         for row in rows:
-            yield (row["tenant_id"], row["id"]), row["status"]
+            yield (row["tenant_id"], row["id"]), Current(row["status"], _facts_of(row))
+
+
+def _facts_of(row: asyncpg.Record) -> dict[str, str]:
+    currency, refunded = row["currency"], row["refund_minor_units"]
+    if currency not in CURRENCY_EXPONENTS:  # by somebody's hand; amounts mean nothing then
+        return {"currency": currency}
+    return facts_of(
+        money=Money(row["amount_minor_units"], currency),
+        refund=None if refunded is None else Money(refunded, currency),
+        refund_reason=row["refund_reason"],
+        failure_code=row["failure_code"],
+        flag_rule=row["flag_rule"],
+        flag_reason=row["flag_reason"],
+    )
 
 
 async def _chains(connection: Connection) -> AsyncIterator[tuple[Key, list[Entry]]]:

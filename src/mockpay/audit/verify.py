@@ -33,7 +33,7 @@ async def verify(connection: Connection, tell: Callable[[str], object], covered:
     report = Report()
     async for _, before, trail in joined(_covered_by_key(covered), _trails_by_key(connection)):
         if trail:
-            report.payments += trail.status is not None
+            report.payments += trail.current is not None
             report.entries += len(trail.entries)
             for broken in _breaks(trail):
                 report.broken += 1
@@ -75,7 +75,7 @@ async def _trails_by_key(connection: Connection) -> AsyncIterator[tuple[Key, Tra
 
 
 def _breaks(trail: Trail) -> Iterator[Break]:
-    return breaks(trail.payment_id, trail.entries, trail.status)
+    return breaks(trail.payment_id, trail.entries, trail.current)
 
 
 def _break_line(broken: Break) -> str:

@@ -1,12 +1,12 @@
 """What a change of a payment leaves behind: an entry of its audit trail, and the webhook that tells of it."""
 
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from mockpay import exact_json
 from mockpay.audit.chain import Content
+from mockpay.audit.facts import facts_of
 from mockpay.context import Context
 from mockpay.faults.service import fault_of_webhook
 from mockpay.payments.events import NAMES, event_body
@@ -25,7 +25,7 @@ def audit_content(entry_id: UUID, before: Status | None, after: Payment, trigger
         old_status=before.value if before else None,
         new_status=after.status.value,
         triggered_by=triggered_by.value,
-        metadata=_audit_metadata(after),
+        metadata=audit_facts(after),
         created_at=after.updated_at,
     )
 
@@ -43,18 +43,15 @@ async def queue_webhook(context: Context, connection: Connection, tenant: Tenant
     await webhooks.enqueue(connection, delivery)
 
 
-def _audit_metadata(payment: Payment) -> dict[str, Any]:
-    """What made the payment what it now is. Amounts are text: exact in every store, and so is their hash."""
-    facts: dict[str, str | None] = {
-        "amount": f"{payment.money.major_units():f}",
-        "currency": payment.money.currency,
-        "refund_amount": f"{payment.refund.major_units():f}" if payment.refund else None,
-        "refund_reason": payment.refund_reason,
-        "failure_code": payment.failure_code,
-        "flag_rule": payment.flag_rule,
-        "flag_reason": payment.flag_reason,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+def audit_facts(payment: Payment) -> dict[str, str]:
+    return facts_of(
+        money=payment.money,
+        refund=payment.refund,
+        refund_reason=payment.refund_reason,
+        failure_code=payment.failure_code,
+        flag_rule=payment.flag_rule,
+        flag_reason=payment.flag_reason,
+    )
 
 
 def new_delivery(context: Context, tenant: Tenant, payment: Payment) -> webhooks.NewDelivery | None:

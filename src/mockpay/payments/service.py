@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from mockpay.audit import store as audit
-from mockpay.audit.chain import Break, Entry, first_break
+from mockpay.audit.chain import Break, Current, Entry, first_break
 from mockpay.context import Context
 from mockpay.errors import ApiError, NotFound
 from mockpay.idempotency.model import Answer, KeyedRequest
@@ -19,7 +19,7 @@ from mockpay.idempotency.store import run_once
 from mockpay.payments import store
 from mockpay.payments.creation import Creation, create_together
 from mockpay.payments.model import Change, Fail, Payment, Succeed, TriggeredBy, apply
-from mockpay.payments.recording import audit_content, queue_webhook
+from mockpay.payments.recording import audit_content, audit_facts, queue_webhook
 from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
 from mockpay.payments.transition import NO_PAYMENT, Transition, move_together
 from mockpay.payments.views import View
@@ -121,7 +121,7 @@ async def history(context: Context, tenant: Tenant, payment_id: UUID) -> tuple[P
         if payment is None:
             raise NotFound(NO_PAYMENT)
         entries = await audit.history(connection, tenant.id, payment_id)
-    return payment, entries, first_break(payment_id, entries, payment.status)
+    return payment, entries, first_break(payment_id, entries, Current(payment.status.value, audit_facts(payment)))
 
 
 async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tuple[Payment, list[Delivery]]:
