@@ -122,7 +122,7 @@ async def test_a_trail_whose_payment_is_gone_is_found(gateway: Gateway, superuse
 
 EDITS = {
     "amount_minor_units = amount_minor_units + 1": "amount", "currency = 'JPY'": "amount and currency and refund_amount",
-    "currency = 'XXX'": "amount and currency and refund_amount", "refund_minor_units = refund_minor_units - 1": "refund_amount",
+    "currency = 'ZZZ'": "currency", "refund_minor_units = refund_minor_units - 1": "refund_amount",
     "refund_reason = 'another'": "refund_reason",
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ async def test_a_payment_that_is_not_what_its_last_entry_says_is_found(
     await superuser.execute(f"UPDATE payments SET {edit}")
     [line] = await verified(gateway)
     assert line == f"payment {payment.id}: entry {entry}: the payment's {EDITS[edit]} no longer what it says"
-    if "XXX" not in edit:
+    if "ZZZ" not in edit:
         _, _, broken = await service.history(gateway.context, gateway.tenant, payment.id)
         assert broken is not None
 

@@ -29,6 +29,10 @@ FROM pg_class, aclexplode(relacl)
 WHERE relnamespace = 'public'::regnamespace AND grantee IN (0, to_regrole('mockpay_application'))
 """
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+OWNERS = """
+SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace
+UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+"""
 REFUSED = [
     # The schema.
     "CREATE TABLE more ()",
@@ -278,14 +282,19 @@ async def test_the_owner_of_the_database_keeps_his_rights_in_it(
     )
 
 
-async def test_tables_of_several_owners_are_each_given_by_its_own(
-    server: Server, superuser: Any, database_name: str, database_url: str
+async def test_what_a_superuser_made_is_handed_over_to_the_owner(
+    server: Server, superuser: Any, database_name: str, database_url: str, owner_url: str
 ) -> None:
-    """As it is where now a superuser migrated, and now the owner."""
+    """Or the owner could migrate no more, having taken the advice to run it as one who may."""
     await superuser.execute("ALTER TABLE rate_limits OWNER TO postgres")
+    await superuser.execute("ALTER VIEW counted_rollups OWNER TO postgres")
+    await superuser.execute("ALTER FUNCTION refuse_audit_change OWNER TO postgres")
     await superuser.execute("REVOKE ALL ON rate_limits FROM mockpay_application")
+    with pytest.raises(StartupError, match=r"permission denied for (view|table) "):
+        await migrate(DatabaseAccess(database_url, owner_url))
     await migrate(DatabaseAccess(database_url, server.direct_url(database_name, "postgres")))
-    await check_database(Settings(), database_url)
+    assert await superuser.fetch(OWNERS) == [(OWNER,)]
+    await migrate_and_check(Settings(), DatabaseAccess(database_url, owner_url))
 
 
 @pytest.mark.parametrize("options", ["LOGIN", "LOGIN NOINHERIT"])

@@ -107,6 +107,34 @@ async def test_a_task_that_waits_for_a_server_that_hangs_can_be_cancelled(
     await database.close()
 
 
+@pytest.mark.parametrize("kind", ["transaction", "snapshot", "connection", "BEGIN"])
+async def test_a_task_in_the_middle_of_a_statement_can_be_cancelled(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Long before its time is over, though the server hangs."""
+    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 0.2)
+    database = await open_database(database_url, 1)
+    async with database.connection() as connection:
+        server = await connection.fetchval("SELECT pg_backend_pid()")
+    try:
+        if kind == "BEGIN":
+            os.kill(server, signal.SIGSTOP)
+        lent = database.transaction() if kind == "BEGIN" else getattr(database, kind)()
+        asking = asyncio.create_task(ask_one_that_hangs(lent, server))
+        await asyncio.sleep(STATEMENT_TIMEOUT_SECONDS)
+        assert not asking.done()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await asking
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert database.usage().in_use == 0
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+
+
 async def ask_one_that_hangs(lent: AbstractAsyncContextManager[Connection], server: int) -> None:
     async with lent as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") == server

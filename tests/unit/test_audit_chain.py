@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mockpay.audit.chain import EMPTY, GENESIS, Content, Current, Entry, Head, breaks, first_break, hash_of, link
+from mockpay.audit.facts import changed_facts
 from tests.support.fakes import START
 
 PAYMENT = UUID(int=9)
@@ -107,9 +108,18 @@ def test_entries_of_a_payment_that_is_gone() -> None:
 
 def test_a_payment_that_is_no_longer_what_its_last_entry_says() -> None:
     entries = chain(2)
-    changed = Current("s2", {"n": "another", "ü": True, "of a later version": "x"})  # type: ignore[dict-item]
+    changed = Current("s2", {"n": "another", "ü": True, "amount": "x"})  # type: ignore[dict-item]
     [found] = breaks(PAYMENT, entries, changed)
     assert (found.entry_id, found.sequence) == (entries[1].content.id, 2)
     assert found.problem == "the payment's n no longer what it says"
     [found] = breaks(PAYMENT, entries, Current("s2", {}))
     assert found.problem == "the payment's n and ü no longer what it says"
+
+
+def test_amounts_of_a_currency_that_was_withdrawn_since_are_not_judged() -> None:
+    told = {"amount": "5", "currency": "BGN", "refund_amount": "1", "refund_reason": "torn"}
+    facts = {"currency": "BGN", "refund_reason": "torn"}
+    assert changed_facts(told, facts) == []
+    assert changed_facts(told, facts | {"currency": "BGX"}) == ["currency"]
+    assert changed_facts(told, facts | {"amount": "5"}) == ["refund_amount"]
+    assert changed_facts(told, {"currency": "BGN"}) == ["refund_reason"]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from mockpay.audit.facts import changed_facts
 from mockpay.exact_json import encode_canonical
 from mockpay.types import rfc3339
 
@@ -114,14 +115,9 @@ def breaks(payment_id: UUID, entries: Sequence[Entry], current: Current | None) 
         yield Break(payment_id, None, sequence + 1, "the payment itself is missing")
     elif head is EMPTY or (head and entries[-1].content.new_status != current.status):
         yield Break(payment_id, None, sequence + 1, f"no entry explains the payment's status, {current.status}")
-    elif head and (changed := _changed(entries[-1].content.metadata, current.facts)):
+    elif head and (changed := changed_facts(entries[-1].content.metadata, current.facts)):
         problem = f"the payment's {' and '.join(changed)} no longer what it says"
         yield Break(payment_id, entries[-1].content.id, sequence, problem)
-
-
-def _changed(told: dict[str, Any], facts: dict[str, str]) -> list[str]:
-    """Facts that an entry names and that are others now. What an earlier version did not write down can't be judged."""
-    return [name for name, value in told.items() if facts.get(name) != value]
 
 
 def _problem(entry: Entry, sequence_before: int, head: Head | None) -> str | None:

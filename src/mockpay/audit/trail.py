@@ -77,11 +77,15 @@ async def _payments(connection: Connection) -> AsyncIterator[tuple[Key, Current]
 
 def _facts_of(row: asyncpg.Record) -> dict[str, str]:
     currency, refunded = row["currency"], row["refund_minor_units"]
-    if currency not in CURRENCY_EXPONENTS:  # by somebody's hand; amounts mean nothing then
-        return {"currency": currency}
+    if currency not in CURRENCY_EXPONENTS:  # withdrawn since, or a word of somebody's: nobody knows its minor units
+        money = refund = None
+    else:
+        money = Money(row["amount_minor_units"], currency)
+        refund = None if refunded is None else Money(refunded, currency)
     return facts_of(
-        money=Money(row["amount_minor_units"], currency),
-        refund=None if refunded is None else Money(refunded, currency),
+        currency=currency,
+        money=money,
+        refund=refund,
         refund_reason=row["refund_reason"],
         failure_code=row["failure_code"],
         flag_rule=row["flag_rule"],

@@ -45,6 +45,7 @@ async def queue_webhook(context: Context, connection: Connection, tenant: Tenant
 
 def audit_facts(payment: Payment) -> dict[str, str]:
     return facts_of(
+        currency=payment.money.currency,
         money=payment.money,
         refund=payment.refund,
         refund_reason=payment.refund_reason,

@@ -69,6 +69,7 @@ async def migrate(
             await connection.execute(_LOCK_SQL)
             missing = await _apply_missing(connection, migrations)
             if await rights.owns_the_schema(connection):
+                await rights.hand_over(connection)
                 await rights.protect_audit(connection)
                 if application is not None and application != role:
                     await rights.give(connection, application)

@@ -108,8 +108,14 @@ class Database:
             with suppress(asyncpg.InterfaceError):  # the pool may have it back already
                 connection.terminate()  # it may be half alive, and must not be lent again
             raise DatabaseUnavailable from error
+        except asyncio.CancelledError:
+            # In the middle of a statement, perhaps, for whose end the pool would wait; and what it raised then would
+            # take the place of the cancellation, which is not asked for twice.
+            await _give_up_statement(connection)
+            raise
         finally:
-            await self._pool.release(connection)
+            with suppress(*UNAVAILABLE, asyncpg.PostgresError):  # then it is not lent again; what was done is done
+                await self._pool.release(connection)
 
     def usage(self) -> PoolUsage:
         """Of this process."""
@@ -136,17 +142,19 @@ async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[
     """What was raised inside goes on, whatever becomes of the rollback. In asyncpg's own context an error of the
     connection takes the place of a cancellation, which is then lost.
 
-    A server that did not answer in time is not asked to roll back, or it would be waited for as long again.
+    Where a statement did not come to its end the connection is closed by who lent it, which ends the transaction as
+    well. A rollback would wait for a server that hangs.
     """
     transaction = connection.transaction(**options)
     await transaction.start()
     try:
         yield
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):
         raise
     except BaseException:
         try:
-            await transaction.rollback()
+            async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+                await transaction.rollback()
         except (*UNAVAILABLE, asyncpg.PostgresError):
             with suppress(asyncpg.InterfaceError):
                 connection.terminate()
@@ -155,7 +163,9 @@ async def _transaction(connection: Connection, **options: Any) -> AsyncIterator[
 
 
 async def _give_up_statement(connection: asyncpg.pool.PoolConnectionProxy) -> None:
-    """The server is asked to cancel it. It would go on else, and commit what its client was told is not done."""
+    """Close the connection. The server is asked to cancel what it does for it. It would go on else, and commit what its
+    client was told is not done.
+    """
     with suppress(TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
             await connection.close()

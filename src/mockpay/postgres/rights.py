@@ -35,6 +35,7 @@ _WHO_AND_WHERE_SQL: Final = "SELECT current_user::text AS role, current_database
 _SERVER_SQL: Final = "SELECT system_identifier FROM pg_control_system()"
 # A role is no value that a statement could take as a parameter; a setting of this transaction is.
 _NAME_SQL: Final = "SELECT set_config('mockpay.application', $1, true), set_config('mockpay.rights', $2, true)"
+_RELATIONS_SQL: Final = "SELECT set_config('mockpay.relations', $1, true)"
 # From an owner nothing is taken: requests may be served as the one while a superuser migrates. Who may not take a right
 # back from the database or the schema gets a warning from PostgreSQL, and no error.
 _GIVE_SQL: Final = """
@@ -61,7 +62,7 @@ BEGIN
     -- A temporary table goes before the real one of its name: on a connection that has one, payments and audit entries
     -- would vanish.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', database.name);
-    IF application.oid <> database.owner THEN
+    IF application.oid NOT IN (tables.owner, database.owner) THEN
         EXECUTE format('REVOKE TEMPORARY, CREATE ON DATABASE %I FROM %I', database.name, application.rolname);
     END IF;
     -- In a schema from before PostgreSQL 15 the owner of the tables may have made them by what was everybody's right.
@@ -74,6 +75,33 @@ BEGIN
         EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM %I', schema.name, application.rolname);
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', schema.name, application.rolname);
+END $$
+"""
+# Of what a superuser made; who else migrates may not give things away.
+_HAND_OVER_SQL: Final = """
+DO $$
+DECLARE
+    tables_owner record;
+    thing record;
+BEGIN
+    SELECT relowner AS oid, pg_get_userbyid(relowner) AS name INTO tables_owner
+        FROM pg_class WHERE oid = to_regclass('schema_migrations');
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        RETURN;
+    END IF;
+    FOR thing IN
+        SELECT 'TABLE' AS kind, pg_class.oid::regclass::text AS name FROM pg_class
+        WHERE pg_class.oid IN (
+            SELECT to_regclass(name) FROM unnest(string_to_array(current_setting('mockpay.relations'), ' ')) AS name
+        ) AND relowner <> tables_owner.oid
+        UNION ALL
+        SELECT DISTINCT 'FUNCTION', pg_proc.oid::regprocedure::text FROM pg_proc
+        JOIN pg_trigger ON tgfoid = pg_proc.oid JOIN pg_class ON pg_class.oid = tgrelid
+        WHERE NOT tgisinternal AND relnamespace = pronamespace AND proowner <> tables_owner.oid
+          AND relname = ANY (string_to_array(current_setting('mockpay.relations'), ' '))
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO %I', thing.kind, thing.name, tables_owner.name);
+    END LOOP;
 END $$
 """
 # From the owner itself.
@@ -161,6 +189,12 @@ async def give(connection: Connection, application: str) -> None:
     rights = {relation: ", ".join(privileges) for relation, privileges in RIGHTS.items()}
     await connection.execute(_NAME_SQL, application, exact_json.encode(rights).decode())
     await connection.execute(_GIVE_SQL)
+
+
+async def hand_over(connection: Connection) -> None:
+    """To the owner of the tables, if a superuser made some of them: he is to migrate as well, and to serve."""
+    await connection.execute(_RELATIONS_SQL, " ".join(RIGHTS))
+    await connection.execute(_HAND_OVER_SQL)
 
 
 async def protect_audit(connection: Connection) -> None:
