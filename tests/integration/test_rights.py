@@ -257,11 +257,13 @@ async def test_a_superuser_migrates_and_the_owner_serves_and_keeps_his_rights(
     await superuser.execute(f"ALTER DATABASE {database_name} OWNER TO postgres")
     await superuser.execute("ALTER SCHEMA public OWNER TO postgres")
     await superuser.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await superuser.execute(f"GRANT CREATE ON DATABASE {database_name} TO mockpay")
     as_superuser = await connect(server.direct_url(database_name, "postgres"))
     for application in (OWNER, APPLICATION):
         await apply(as_superuser, bundled_migrations(), application)
     await as_superuser.close()
     assert await superuser.fetchval("SELECT has_table_privilege('mockpay', 'payments', 'DELETE')")
+    assert await superuser.fetchval("SELECT has_database_privilege('mockpay', current_database(), 'CREATE')")
     assert await excess(superuser, APPLICATION) == []
     as_owner = await connect(owner_url)
     more = Migration(9999, "9999_more.sql", "CREATE TABLE more ()")
