@@ -111,9 +111,9 @@ def test_a_payment_that_is_no_longer_what_its_last_entry_says() -> None:
     changed = Current("s2", {"n": "another", "ü": True, "amount": "x"})  # type: ignore[dict-item]
     [found] = breaks(PAYMENT, entries, changed)
     assert (found.entry_id, found.sequence) == (entries[1].content.id, 2)
-    assert found.problem == "the payment's n no longer what it says"
+    assert found.problem == "the payment has another n than it says"
     [found] = breaks(PAYMENT, entries, Current("s2", {}))
-    assert found.problem == "the payment's n and ü no longer what it says"
+    assert found.problem == "the payment has another n and ü than it says"
 
 
 def test_amounts_of_a_currency_that_was_withdrawn_since_are_not_judged() -> None:

@@ -116,7 +116,7 @@ def breaks(payment_id: UUID, entries: Sequence[Entry], current: Current | None) 
     elif head is EMPTY or (head and entries[-1].content.new_status != current.status):
         yield Break(payment_id, None, sequence + 1, f"no entry explains the payment's status, {current.status}")
     elif head and (changed := changed_facts(entries[-1].content.metadata, current.facts)):
-        problem = f"the payment's {' and '.join(changed)} no longer what it says"
+        problem = f"the payment has another {' and '.join(changed)} than it says"
         yield Break(payment_id, entries[-1].content.id, sequence, problem)
 
 
