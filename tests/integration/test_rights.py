@@ -33,6 +33,11 @@ OWNERS = """
 SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'public'::regnamespace
 UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 """
+OF_SOMEBODY_ELSE = """
+CREATE SCHEMA shop CREATE TABLE payments ();
+CREATE FUNCTION shop.shops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER shops AFTER INSERT ON shop.payments EXECUTE FUNCTION shop.shops()
+"""
 REFUSED = [
     # The schema.
     "CREATE TABLE more ()",
@@ -292,10 +297,13 @@ async def test_what_a_superuser_made_is_handed_over_to_the_owner(
     await superuser.execute("ALTER VIEW counted_rollups OWNER TO postgres")
     await superuser.execute("ALTER FUNCTION refuse_audit_change OWNER TO postgres")
     await superuser.execute("REVOKE ALL ON rate_limits FROM mockpay_application")
+    await superuser.execute(OF_SOMEBODY_ELSE)
     with pytest.raises(StartupError, match=r"permission denied for (view|table) "):
         await migrate(DatabaseAccess(database_url, owner_url))
     await migrate(DatabaseAccess(database_url, server.direct_url(database_name, "postgres")))
     assert await superuser.fetch(OWNERS) == [(OWNER,)]
+    assert await superuser.fetchval("SELECT tableowner FROM pg_tables WHERE schemaname = 'shop'") == "postgres"
+    assert await superuser.fetchval("SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'shops'") == "postgres"
     await migrate_and_check(Settings(), DatabaseAccess(database_url, owner_url))
 
 

@@ -90,15 +90,16 @@ BEGIN
         RETURN;
     END IF;
     FOR thing IN
-        SELECT 'TABLE' AS kind, pg_class.oid::regclass::text AS name FROM pg_class
-        WHERE pg_class.oid IN (
-            SELECT to_regclass(name) FROM unnest(string_to_array(current_setting('mockpay.relations'), ' ')) AS name
-        ) AND relowner <> tables_owner.oid
+        WITH relations AS (
+            SELECT to_regclass(name) AS oid
+            FROM unnest(string_to_array(current_setting('mockpay.relations'), ' ')) AS name
+        )
+        SELECT 'TABLE' AS kind, oid::regclass::text AS name FROM pg_class
+        WHERE oid IN (SELECT oid FROM relations) AND relowner <> tables_owner.oid
         UNION ALL
-        SELECT DISTINCT 'FUNCTION', pg_proc.oid::regprocedure::text FROM pg_proc
-        JOIN pg_trigger ON tgfoid = pg_proc.oid JOIN pg_class ON pg_class.oid = tgrelid
-        WHERE NOT tgisinternal AND relnamespace = pronamespace AND proowner <> tables_owner.oid
-          AND relname = ANY (string_to_array(current_setting('mockpay.relations'), ' '))
+        SELECT 'FUNCTION', oid::regprocedure::text FROM pg_proc
+        WHERE oid IN (SELECT tgfoid FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM relations) AND NOT tgisinternal)
+          AND pg_get_userbyid(proowner) = current_user AND proowner <> tables_owner.oid
     LOOP
         EXECUTE format('ALTER %s %s OWNER TO %I', thing.kind, thing.name, tables_owner.name);
     END LOOP;
