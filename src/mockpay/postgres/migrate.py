@@ -69,14 +69,13 @@ async def migrate(
             await connection.execute(_LOCK_SQL)
             missing = await _apply_missing(connection, migrations)
             if await rights.owns_the_schema(connection):
-                await rights.hand_over(connection)
                 await rights.protect_audit(connection)
                 if application is not None and application != role:
                     await rights.give(connection, application)
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(
             f"The database role {role} may not change MockPay's schema ({error}); "
-            "set MOCKPAY_MIGRATION_DATABASE_URL to the role that owns it."
+            "set MOCKPAY_MIGRATION_DATABASE_URL to the role that owns it, all of it."
         ) from error
     for migration in missing:
         log.info("migration applied", migration=migration.name)

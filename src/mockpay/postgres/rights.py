@@ -35,7 +35,6 @@ _WHO_AND_WHERE_SQL: Final = "SELECT current_user::text AS role, current_database
 _SERVER_SQL: Final = "SELECT system_identifier FROM pg_control_system()"
 # A role is no value that a statement could take as a parameter; a setting of this transaction is.
 _NAME_SQL: Final = "SELECT set_config('mockpay.application', $1, true), set_config('mockpay.rights', $2, true)"
-_RELATIONS_SQL: Final = "SELECT set_config('mockpay.relations', $1, true)"
 # From an owner nothing is taken: requests may be served as the one while a superuser migrates. Who may not take a right
 # back from the database or the schema gets a warning from PostgreSQL, and no error.
 _GIVE_SQL: Final = """
@@ -75,34 +74,6 @@ BEGIN
         EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM %I', schema.name, application.rolname);
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', schema.name, application.rolname);
-END $$
-"""
-# Of what a superuser made; who else migrates may not give things away.
-_HAND_OVER_SQL: Final = """
-DO $$
-DECLARE
-    tables_owner record;
-    thing record;
-BEGIN
-    SELECT relowner AS oid, pg_get_userbyid(relowner) AS name INTO tables_owner
-        FROM pg_class WHERE oid = to_regclass('schema_migrations');
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        RETURN;
-    END IF;
-    FOR thing IN
-        WITH relations AS (
-            SELECT to_regclass(name) AS oid
-            FROM unnest(string_to_array(current_setting('mockpay.relations'), ' ')) AS name
-        )
-        SELECT 'TABLE' AS kind, oid::regclass::text AS name FROM pg_class
-        WHERE oid IN (SELECT oid FROM relations) AND relowner <> tables_owner.oid
-        UNION ALL
-        SELECT 'FUNCTION', oid::regprocedure::text FROM pg_proc
-        WHERE oid IN (SELECT tgfoid FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM relations) AND NOT tgisinternal)
-          AND pg_get_userbyid(proowner) = current_user AND proowner <> tables_owner.oid
-    LOOP
-        EXECUTE format('ALTER %s %s OWNER TO %I', thing.kind, thing.name, tables_owner.name);
-    END LOOP;
 END $$
 """
 # From the owner itself.
@@ -190,12 +161,6 @@ async def give(connection: Connection, application: str) -> None:
     rights = {relation: ", ".join(privileges) for relation, privileges in RIGHTS.items()}
     await connection.execute(_NAME_SQL, application, exact_json.encode(rights).decode())
     await connection.execute(_GIVE_SQL)
-
-
-async def hand_over(connection: Connection) -> None:
-    """To the owner of the tables, if a superuser made some of them: he is to migrate as well, and to serve."""
-    await connection.execute(_RELATIONS_SQL, " ".join(RIGHTS))
-    await connection.execute(_HAND_OVER_SQL)
 
 
 async def protect_audit(connection: Connection) -> None:
