@@ -108,8 +108,8 @@ def test_entries_of_a_payment_that_is_gone() -> None:
 
 def test_a_payment_that_is_no_longer_what_its_last_entry_says() -> None:
     entries = chain(2)
-    changed = Current("s2", {"n": "another", "ü": True, "amount": "x"})  # type: ignore[dict-item]
-    [found] = breaks(PAYMENT, entries, changed)
+    facts: dict[str, Any] = {"n": "another", "ü": True, "amount": "x"}
+    [found] = breaks(PAYMENT, entries, Current("s2", facts))
     assert (found.entry_id, found.sequence) == (entries[1].content.id, 2)
     assert found.problem == "the payment has another n than it says"
     [found] = breaks(PAYMENT, entries, Current("s2", {}))

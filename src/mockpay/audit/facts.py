@@ -3,33 +3,39 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mockpay.types import Money
+from mockpay.types import CURRENCY_EXPONENTS, Money
 
 
 def facts_of(
     *,
+    amount_minor_units: int,
     currency: str,
-    money: Money | None,
-    refund: Money | None,
+    refund_minor_units: int | None,
     refund_reason: str | None,
     failure_code: str | None,
     flag_rule: str | None,
     flag_reason: str | None,
 ) -> dict[str, str]:
-    """What made the payment what it is. Amounts are text: exact in every store, and so is their hash.
-
-    `money` is None where its currency is none that is known, and nothing can be said of amounts.
-    """
+    """What made the payment what it is. The parameters are named as its columns are."""
     facts = {
-        "amount": f"{money.major_units():f}" if money else None,
+        "amount": _amount(amount_minor_units, currency),
         "currency": currency,
-        "refund_amount": f"{refund.major_units():f}" if refund else None,
+        "refund_amount": _amount(refund_minor_units, currency),
         "refund_reason": refund_reason,
         "failure_code": failure_code,
         "flag_rule": flag_rule,
         "flag_reason": flag_reason,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _amount(minor_units: int | None, currency: str) -> str | None:
+    """As text: exact in every store, and so is its hash. Of a currency that was withdrawn since, or that somebody made
+    up, nobody knows the minor units.
+    """
+    if minor_units is None or currency not in CURRENCY_EXPONENTS:
+        return None
+    return f"{Money(minor_units, currency).major_units():f}"
 
 
 def changed_facts(told: Mapping[str, Any], facts: Mapping[str, str]) -> list[str]:

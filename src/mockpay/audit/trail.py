@@ -4,14 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Final, TypeVar
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from mockpay.audit.chain import Current, Entry
 from mockpay.audit.facts import facts_of
 from mockpay.audit.store import entry_of
 from mockpay.postgres.pool import Connection
-from mockpay.types import CURRENCY_EXPONENTS, Money
 
 Key = tuple[UUID, UUID]
 """Tenant and payment: the order of everything here, which PostgreSQL and Python agree on."""
@@ -72,25 +70,8 @@ async def _payments(connection: Connection) -> AsyncIterator[tuple[Key, Current]
     await connection.execute(_OPEN_PAYMENTS_SQL)
     while rows := await connection.fetch(_NEXT_PAYMENTS_SQL):
         for row in rows:
-            yield (row["tenant_id"], row["id"]), Current(row["status"], _facts_of(row))
-
-
-def _facts_of(row: asyncpg.Record) -> dict[str, str]:
-    currency, refunded = row["currency"], row["refund_minor_units"]
-    if currency not in CURRENCY_EXPONENTS:  # withdrawn since, or a word of somebody's: nobody knows its minor units
-        money = refund = None
-    else:
-        money = Money(row["amount_minor_units"], currency)
-        refund = None if refunded is None else Money(refunded, currency)
-    return facts_of(
-        currency=currency,
-        money=money,
-        refund=refund,
-        refund_reason=row["refund_reason"],
-        failure_code=row["failure_code"],
-        flag_rule=row["flag_rule"],
-        flag_reason=row["flag_reason"],
-    )
+            tenant_id, payment_id, status = row[:3]
+            yield (tenant_id, payment_id), Current(status, facts_of(**dict(tuple(row.items())[3:])))
 
 
 async def _chains(connection: Connection) -> AsyncIterator[tuple[Key, list[Entry]]]:

@@ -45,9 +45,9 @@ async def queue_webhook(context: Context, connection: Connection, tenant: Tenant
 
 def audit_facts(payment: Payment) -> dict[str, str]:
     return facts_of(
+        amount_minor_units=payment.money.minor_units,
         currency=payment.money.currency,
-        money=payment.money,
-        refund=payment.refund,
+        refund_minor_units=payment.refund.minor_units if payment.refund else None,
         refund_reason=payment.refund_reason,
         failure_code=payment.failure_code,
         flag_rule=payment.flag_rule,
