@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
 from mockpay.postgres import pool
-from mockpay.postgres.pool import Connection, open_database
+from mockpay.postgres.pool import Connection, Database, open_database
 from mockpay.settings import Settings
 from mockpay.tenants.model import Tenant
 from mockpay.webhooks.address import AddressGuard
@@ -64,79 +65,63 @@ async def test_a_statement_that_takes_too_long_is_given_up_and_nothing_is_done(
     await database.close()
 
 
+@asynccontextmanager
+async def hanging(
+    database_url: str, statement_timeout_seconds: float
+) -> AsyncIterator[tuple[Database, Callable[[], None]]]:
+    """A database with one connection, and what lets its server hang: until the end of this, when all is as before."""
+    database = await open_database(database_url, 1, statement_timeout_seconds)
+    async with database.connection() as connection:
+        server = await connection.fetchval("SELECT pg_backend_pid()")
+    try:
+        yield database, lambda: os.kill(server, signal.SIGSTOP)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert database.usage().in_use == 0
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+
+
+async def ask(lent: AbstractAsyncContextManager[Connection], hang: Callable[[], None] = lambda: None) -> None:
+    async with lent as connection:
+        await connection.fetchval("SELECT 1")
+        hang()
+        await connection.fetchval("SELECT 1")
+
+
 @pytest.mark.parametrize("kind", ["transaction", "snapshot", "connection"])
 async def test_a_server_that_hangs_is_waited_for_once(
     database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """And not again for each thing that would be asked of it to end in good order."""
     monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 0.2)
-    database = await open_database(database_url, 1, HANGING_TIMEOUT_SECONDS)
-    async with database.connection() as connection:
-        server = await connection.fetchval("SELECT pg_backend_pid()")
-    started = time.monotonic()
-    try:
+    async with hanging(database_url, HANGING_TIMEOUT_SECONDS) as (database, hang):
+        started = time.monotonic()
         with pytest.raises(DatabaseUnavailable) as raised:
-            await ask_one_that_hangs(getattr(database, kind)(), server)
-        assert isinstance(raised.value.__cause__, TimeoutError), "which the log names"
+            await ask(getattr(database, kind)(), hang)
         assert time.monotonic() - started < 1.7 * HANGING_TIMEOUT_SECONDS
-    finally:
-        os.kill(server, signal.SIGCONT)
-    async with database.connection() as connection:
-        assert await connection.fetchval("SELECT 1") == 1
-    await database.close()
+        assert isinstance(raised.value.__cause__, TimeoutError), "which the log names"
 
 
-@pytest.mark.parametrize("kind", ["transaction", "connection"])
-async def test_a_task_that_waits_for_a_server_that_hangs_can_be_cancelled(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Also after the time for its statement, while the server is asked to give it up; else a stop would never end."""
-    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 5.0)
-    database = await open_database(database_url, 1, STATEMENT_TIMEOUT_SECONDS)
-    async with database.connection() as connection:
-        server = await connection.fetchval("SELECT pg_backend_pid()")
-    asking = asyncio.create_task(ask_one_that_hangs(getattr(database, kind)(), server))
-    try:
-        await asyncio.sleep(2 * STATEMENT_TIMEOUT_SECONDS)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-    finally:
-        os.kill(server, signal.SIGCONT)
-    assert database.usage().in_use == 0
-    await database.close()
-
-
-@pytest.mark.parametrize("kind", ["transaction", "snapshot", "connection", "BEGIN"])
+@pytest.mark.parametrize("when", ["before its time is over", "while it is given up", "in BEGIN"])
+@pytest.mark.parametrize("kind", ["transaction", "snapshot", "connection"])
 async def test_a_task_in_the_middle_of_a_statement_can_be_cancelled(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+    database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str, when: str
 ) -> None:
-    """Long before its time is over, though the server hangs."""
-    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 0.2)
-    database = await open_database(database_url, 1)
-    async with database.connection() as connection:
-        server = await connection.fetchval("SELECT pg_backend_pid()")
-    try:
-        if kind == "BEGIN":
-            os.kill(server, signal.SIGSTOP)
-        lent = database.transaction() if kind == "BEGIN" else getattr(database, kind)()
-        asking = asyncio.create_task(ask_one_that_hangs(lent, server))
-        await asyncio.sleep(STATEMENT_TIMEOUT_SECONDS)
+    """Though the server hangs; else a stop would never end."""
+    is_given_up = when == "while it is given up"
+    monkeypatch.setattr(pool, "CANCEL_TIMEOUT_SECONDS", 5.0 if is_given_up else 0.2)
+    statement_timeout = STATEMENT_TIMEOUT_SECONDS if is_given_up else pool.STATEMENT_TIMEOUT_SECONDS
+    async with hanging(database_url, statement_timeout) as (database, hang):
+        if when == "in BEGIN":
+            hang()
+            asking = asyncio.create_task(ask(getattr(database, kind)()))
+        else:
+            asking = asyncio.create_task(ask(getattr(database, kind)(), hang))
+        await asyncio.sleep(2 * STATEMENT_TIMEOUT_SECONDS)
         assert not asking.done()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             async with asyncio.timeout(5):
                 await asking
-    finally:
-        os.kill(server, signal.SIGCONT)
-    assert database.usage().in_use == 0
-    async with database.connection() as connection:
-        assert await connection.fetchval("SELECT 1") == 1
-    await database.close()
-
-
-async def ask_one_that_hangs(lent: AbstractAsyncContextManager[Connection], server: int) -> None:
-    async with lent as connection:
-        assert await connection.fetchval("SELECT pg_backend_pid()") == server
-        os.kill(server, signal.SIGSTOP)
-        await connection.fetchval("SELECT 1")
