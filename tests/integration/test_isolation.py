@@ -106,7 +106,7 @@ async def test_with_the_right_key_the_same_request_works(
 
 LISTS = [
     "/api/payments", "/api/payments?status=success", "/api/payments?status=pending", "/api/payments?currency=USD",
-    "/api/payments?status=pending&currency=USD", "/api/payments?created_from=2020-01-01T00:00:00Z",
+    "/api/payments?status=pending&currency=USD", "/api/payments?created_from=2020-01-01T00:00:00Z&created_to=2040-01-01T00:00:00Z",
     "/api/webhooks/deliveries", "/api/webhooks/deliveries?status=dead",
 ]  # fmt: skip
 
@@ -122,10 +122,10 @@ async def test_lists_hold_ones_own_only(
     assert response.json() == {"data": [], "total": 0, "has_more": False, "next_cursor": None}
 
 
-async def test_every_filter_of_a_list_is_tried() -> None:
+def test_every_filter_of_a_list_is_tried() -> None:
     """A new one is another statement, which must name the tenant too."""
     document = create_litestar(Settings(), "postgresql://nowhere/", with_worker=False).openapi_schema.to_schema()
     for path in ("/api/payments", "/api/webhooks/deliveries"):
         names = {each["name"] for each in document["paths"][path]["get"]["parameters"]} - {"limit", "cursor"}
         tried = {name for each in LISTS if each.partition("?")[0] == path for name in re.findall(r"[?&](\w+)=", each)}
-        assert tried >= names - {"created_to"}, path
+        assert tried >= names, path

@@ -299,11 +299,16 @@ async def test_what_a_group_may_is_told(
 ) -> None:
     """Whether it has the group's rights at once, or can become the group."""
     await make_role("rewriters", "CREATEROLE")
-    await make_role("member", f"{options} IN ROLE rewriters")
+    await make_role("member", f"{options} IN ROLE rewriters, pg_write_server_files")
     await superuser.execute("GRANT DELETE, UPDATE (metadata) ON audit_log TO rewriters")
     url = server.direct_url(database_name, "member")
     await migrate(DatabaseAccess(url, owner_url))
-    assert await excess(superuser, "member") == ["CREATEROLE", "DELETE on audit_log", "UPDATE on audit_log"]
+    assert await excess(superuser, "member") == [
+        "CREATEROLE",
+        "DELETE on audit_log",
+        "UPDATE on audit_log",
+        "membership in pg_write_server_files",
+    ]
 
 
 async def test_a_server_that_tells_nobody_which_it_is(superuser: Any, database_url: str, owner_url: str) -> None:

@@ -54,8 +54,9 @@ _DISK_FULL_BYTES: Final = 16_000_000  # with less than a WAL segment left, whate
 _KILLED: Final = "terminated by signal 9"
 _NO_SPACE: Final = "No space left on device"
 
-# Of the session, since a database can't be made in a transaction. It ends with the connection.
-_LOCK_SQL: Final = "SELECT pg_advisory_lock(7305431920263)"
+# Of the session, since a database can't be made in a transaction. It ends with the connection. Any number will do in a
+# database that nobody else uses.
+_LOCK_SQL: Final = "SELECT pg_advisory_lock(1)"
 _ROLE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _DATABASE_EXISTS_SQL: Final = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
 _CREATE_OWNER_SQL: Final = "CREATE ROLE mockpay LOGIN"
