@@ -125,3 +125,22 @@ async def test_a_task_in_the_middle_of_a_statement_can_be_cancelled(
         with pytest.raises(asyncio.CancelledError):
             async with asyncio.timeout(5):
                 await asking
+
+
+async def test_a_thousand_requests_at_a_server_that_hangs_wait_no_longer_than_one(
+    database_url: str, settings: Settings, clock: FakeClock, tenant: Tenant, receiver: Receiver
+) -> None:
+    """They are many batches, and the second would begin when the first one's time is over."""
+    async with hanging(database_url, HANGING_TIMEOUT_SECONDS) as (database, hang):
+        guard = AddressGuard(allow_private=True)
+        context = Context(
+            settings=settings, database=database, address_guard=guard, started_at=clock.now(), clock=clock
+        )
+        gateway = Gateway(context, tenant, receiver)
+        hang()
+        started = time.monotonic()
+        answers = await asyncio.gather(
+            *(gateway.create(f"k{number}") for number in range(1000)), return_exceptions=True
+        )
+        assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+        assert time.monotonic() - started < 2 * HANGING_TIMEOUT_SECONDS + pool.CANCEL_TIMEOUT_SECONDS

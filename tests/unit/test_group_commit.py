@@ -131,3 +131,57 @@ async def test_it_does_not_wait_for_long() -> None:
         assert await commit.submit("d") == "D"
         await asyncio.sleep(0.05)
         assert await commit.submit("e") == "E"
+
+
+async def test_nobody_waits_for_longer_than_his_patience_wherever_he_is_in_the_queue() -> None:
+    """One is being written by a database that hangs, the other has not begun. What is written late harms nobody."""
+    disk = Disk()
+    commit = GroupCommit(disk.write, batch_max=1, patience_seconds=0.05)
+    disk.gate.clear()
+    async with asyncio.timeout(5):
+        assert await settled(await submitted(commit, "a", "b")) == ["DatabaseUnavailable"] * 2
+    later = await submitted(commit, "c")
+    disk.gate.set()
+    assert await settled(later) == ["C"]
+    assert disk.batches == [["a"], ["c"]], "b was never begun"
+
+
+async def test_patience_is_counted_from_when_each_came() -> None:
+    disk = Disk()
+    commit = GroupCommit(disk.write, batch_max=1, patience_seconds=0.2)
+    disk.gate.clear()
+    first = await submitted(commit, "a")
+    await asyncio.sleep(0.15)  # the time is what this is about
+    second = await submitted(commit, "b")
+    assert await settled(first) == ["DatabaseUnavailable"]
+    assert not second[0].done()
+    disk.gate.set()
+    assert await settled(second) == ["B"]
+
+
+async def test_a_batch_that_waited_in_vain_tells_all_who_wait() -> None:
+    disk = Disk()
+    commit = GroupCommit(disk.write, batch_max=2)
+    disk.failure = DatabaseUnavailable()
+    disk.failure.__cause__ = TimeoutError()
+    assert await settled(await submitted(commit, *"abcdefg")) == ["DatabaseUnavailable"] * 7
+    assert disk.batches == [["a", "b"]]
+
+
+async def test_a_connection_that_breaks_tells_its_batch_only() -> None:
+    disk = Disk()
+
+    async def write(words: Sequence[str]) -> list[str | ApiError]:
+        if "a" in words:
+            raise DatabaseUnavailable from ConnectionResetError()
+        return await disk.write(words)
+
+    tasks = await submitted(GroupCommit(write, batch_max=2), *"abcd")
+    assert await settled(tasks) == ["DatabaseUnavailable", "DatabaseUnavailable", "C", "D"]
+
+
+async def test_what_was_answered_is_not_kept() -> None:
+    commit = GroupCommit(Disk().write, batch_max=10)
+    for _ in range(100):
+        await settled(await submitted(commit, *"abc"))
+    assert len(commit._unanswered) <= 3

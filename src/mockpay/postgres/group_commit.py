@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
@@ -16,9 +16,13 @@ from mockpay.errors import ApiError, DatabaseUnavailable
 
 Work = TypeVar("Work")
 Outcome = TypeVar("Outcome")
+Made = TypeVar("Made")
 
 Write = Callable[[Sequence[Work]], Awaitable[Sequence[Outcome | ApiError]]]
 """All of a batch in one transaction: for each work, in the same order, its outcome or why it was refused."""
+
+PATIENCE_SECONDS: Final = 30.0
+"""No work waits for longer, whatever is before it in the queue."""
 
 log = structlog.stdlib.get_logger("mockpay.database")
 
@@ -28,12 +32,26 @@ class GroupCommit(Generic[Work, Outcome]):
 
     Between two batches it waits up to `linger_seconds` for as many works as the ones before had: who was answered just
     now comes back. It never waits before the first.
+
+    A work that has no outcome after `patience_seconds` is told that the database can't be used. Where a batch waited in
+    vain all who wait are told: they would only find it out one after the other.
     """
 
-    def __init__(self, write: Write[Work, Outcome], *, batch_max: int, linger_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        write: Write[Work, Outcome],
+        *,
+        batch_max: int,
+        linger_seconds: float = 0.0,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._write = write
         self._batch_max = batch_max
         self._linger_seconds = linger_seconds
+        self._patience_seconds = patience_seconds
+        self._unanswered: deque[tuple[float, asyncio.Future[Outcome]]] = deque()
+        """Each with the end of its patience, oldest first. Those that were answered go when they come first."""
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Work, asyncio.Future[Outcome]]] = deque()
         self._is_writing = False
         self._writer: asyncio.Task[None] | None = None
@@ -50,6 +68,7 @@ class GroupCommit(Generic[Work, Outcome]):
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append((work, future))
+        self._watch(future, self._loop)
         if self._enough is not None and len(self._waiting) >= self._wanted:
             self._stop_lingering()
         if not self._is_writing:
@@ -57,6 +76,25 @@ class GroupCommit(Generic[Work, Outcome]):
             # In no request's context: what is logged here is about all of a batch.
             self._writer = self._loop.create_task(self._drain(), context=Context())
         return await future
+
+    def _watch(self, future: "asyncio.Future[Outcome]", loop: asyncio.AbstractEventLoop) -> None:
+        while self._unanswered and self._unanswered[0][1].done():
+            self._unanswered.popleft()
+        deadline = loop.time() + self._patience_seconds
+        self._unanswered.append((deadline, future))
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._lose_patience, loop)
+
+    def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        while self._unanswered:
+            deadline, future = self._unanswered[0]
+            if not future.done() and deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._lose_patience, loop)
+                return
+            self._unanswered.popleft()
+            if not future.done():
+                future.set_exception(_too_late())
 
     async def _drain(self) -> None:
         usual = 0.0
@@ -91,6 +129,9 @@ class GroupCommit(Generic[Work, Outcome]):
         try:
             outcomes = await self._write([work for work, _ in batch])
         except DatabaseUnavailable as error:  # no reason to think that one by one would do better
+            if isinstance(error.__cause__, TimeoutError):
+                batch = [*batch, *self._waiting]
+                self._waiting.clear()
             _settle(batch, [error] * len(batch))
         except Exception as error:
             if len(batch) == 1:
@@ -101,6 +142,12 @@ class GroupCommit(Generic[Work, Outcome]):
                 await self._write_together([each])
         else:
             _settle(batch, outcomes)
+
+
+def _too_late() -> DatabaseUnavailable:
+    error = DatabaseUnavailable()
+    error.__cause__ = TimeoutError("it waited for its turn for too long")
+    return error
 
 
 def _settle(batch: Sequence[tuple[Any, asyncio.Future[Any]]], outcomes: Sequence[Any]) -> None:
@@ -117,10 +164,11 @@ class GroupCommits:
     """Those of a process, one for each kind of work, made when they are first asked for."""
 
     def __init__(self) -> None:
-        self._of: dict[object, GroupCommit[Any, Any]] = {}
+        self._of: dict[object, Any] = {}
 
-    def of(self, kind: object, make: Callable[[], GroupCommit[Work, Outcome]]) -> GroupCommit[Work, Outcome]:
-        found = self._of.get(kind)
+    def of(self, kind: object, make: Callable[[], Made]) -> Made:
+        """Returns what was made for this kind of work: a GroupCommit, or several that belong together."""
+        found: Made | None = self._of.get(kind)
         if found is None:
             found = self._of[kind] = make()
         return found
