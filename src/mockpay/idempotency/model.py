@@ -1,6 +1,8 @@
 """What makes two requests the same. Pure."""
 
+import functools
 import hashlib
+from typing import Any, Final
 
 import msgspec
 
@@ -8,6 +10,8 @@ from mockpay.errors import IdempotencyKeyReused
 from mockpay.exact_json import encode_canonical
 
 MAX_KEY_LENGTH = 255
+FINGERPRINT_VERSION: Final = 2
+"""In which form fingerprints are made now. The first one held every field of a request, also those at their default."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -19,22 +23,31 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class KeyedRequest(msgspec.Struct, frozen=True):
-    """A request under a client's key."""
+    """A request under a client's key, with its fingerprint, which is made of `operation` and `request`."""
 
     key: str
+    operation: str
+    request: msgspec.Struct
     fingerprint: bytes
+
+    def is_of(self, fingerprint: bytes, version: int) -> bool:
+        """Tells whether a stored fingerprint, made in the form of that version, is of this request."""
+        if version == FINGERPRINT_VERSION:
+            return fingerprint == self.fingerprint
+        return fingerprint == first_fingerprint(self.operation, self.request)
 
 
 class Stored(msgspec.Struct, frozen=True):
     """What a key stands for already."""
 
     fingerprint: bytes
+    version: int
     status: int
     body: bytes
 
     def answer_to(self, request: KeyedRequest) -> Answer | IdempotencyKeyReused:
-        """The same again, if this is the same request."""
-        if request.fingerprint != self.fingerprint:
+        """Returns the same answer again, if this is the same request."""
+        if not request.is_of(self.fingerprint, self.version):
             return IdempotencyKeyReused()
         return Answer(self.status, self.body, replayed=True)
 
@@ -49,4 +62,34 @@ def keyed_request(key: str, operation: str, request: msgspec.Struct) -> KeyedReq
 
     `operation` names what is asked of what, so that a key used to create can't answer a refund.
     """
-    return KeyedRequest(key, hashlib.sha256(encode_canonical([operation, request])).digest())
+    return KeyedRequest(key, operation, request, fingerprint_of(operation, request))
+
+
+def fingerprint_of(operation: str, request: msgspec.Struct) -> bytes:
+    """Fields at their default are left out: a field that is added later makes no old request another one."""
+    return hashlib.sha256(encode_canonical([operation, _significant(request)])).digest()
+
+
+def first_fingerprint(operation: str, request: msgspec.Struct) -> bytes:
+    """Makes the fingerprint in its first form, which knows the fields that requests had then, and no others."""
+    known: frozenset[str] = getattr(request, "FIRST_FIELDS", frozenset(request.__struct_fields__))
+    fields = {name: value for name, value in _fields(request) if name in known and value is not msgspec.UNSET}
+    return hashlib.sha256(encode_canonical([operation, fields])).digest()
+
+
+def _significant(value: Any) -> Any:
+    """Returns nested requests as objects of the fields that are not at their default."""
+    if not isinstance(value, msgspec.Struct):
+        return value
+    found = ((name, getattr(value, name), default) for name, default in _defaults_of(type(value)))
+    return {name: _significant(given) for name, given, default in found if given != default}
+
+
+@functools.cache
+def _defaults_of(kind: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    """A field without a default has one that no value is equal to."""
+    return [(info.name, info.default) for info in msgspec.structs.fields(kind)]
+
+
+def _fields(request: msgspec.Struct) -> list[tuple[str, Any]]:
+    return [(name, getattr(request, name)) for name in request.__struct_fields__]

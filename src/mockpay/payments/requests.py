@@ -53,6 +53,11 @@ class CreatePayment(msgspec.Struct, frozen=True):
     payment_method: PaymentMethod | msgspec.UnsetType = msgspec.UNSET
     outcome: Outcome | msgspec.UnsetType = msgspec.UNSET
 
+    FIRST_FIELDS: ClassVar = frozenset(
+        {"amount", "currency", "webhook_url", "description", "metadata", "payment_method", "outcome"}
+    )
+    """What a fingerprint of the first version is made of. A field that is added later is none of these."""
+
     def __post_init__(self) -> None:
         try:
             Money.of(self.amount, self.currency)
@@ -70,6 +75,8 @@ class SimulatePayment(msgspec.Struct, frozen=True):
     status: SimulatedStatus
     failure_code: FailureCode | msgspec.UnsetType = msgspec.UNSET
 
+    FIRST_FIELDS: ClassVar = frozenset({"status", "failure_code"})
+
     def __post_init__(self) -> None:
         if self.failure_code is not msgspec.UNSET and self.status is not SimulatedStatus.FAILED:
             raise InvalidRequest([Fault("failure_code", "is for status failed only")])
@@ -80,6 +87,8 @@ class RefundPayment(msgspec.Struct, frozen=True):
 
     refund_amount: Amount
     reason: Text | None = None
+
+    FIRST_FIELDS: ClassVar = frozenset({"refund_amount", "reason"})
 
 
 class ChangePayment(msgspec.Struct, frozen=True):
