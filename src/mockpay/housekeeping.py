@@ -13,7 +13,9 @@ import structlog
 from mockpay import rollups
 from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
+from mockpay.idempotency import store as idempotency
 from mockpay.journal import store as journal
+from mockpay.payments import outcome_store
 from mockpay.tenants import admission
 from mockpay.types import Clock
 from mockpay.webhooks import log as deliveries
@@ -54,7 +56,9 @@ async def clean_once(context: Context) -> int:
     async with context.database.connection() as connection:
         await admission.forget_expired(connection)
         await rollups.put_together(connection, context.clock.now())
+        await outcome_store.forget_decided(connection)
     await _forget_requests(context)
+    await _forget_keys(context)
     days = context.settings.webhook_retention_days
     if days == 0:
         return 0
@@ -70,6 +74,14 @@ async def clean_once(context: Context) -> int:
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
     return forgotten
+
+
+async def _forget_keys(context: Context) -> None:
+    hours = context.settings.idempotency_hours
+    count = idempotency.FORGOTTEN_AT_ONCE if hours else 0
+    while count == idempotency.FORGOTTEN_AT_ONCE:
+        async with context.database.connection() as connection:
+            count = await idempotency.forget(connection, timedelta(hours=hours))
 
 
 async def _forget_requests(context: Context) -> None:

@@ -9,6 +9,7 @@ from mockpay import __version__, errors
 from mockpay.context import Context
 from mockpay.errors import DatabaseUnavailable
 from mockpay.exact_json import encode
+from mockpay.payments import outcome_store
 from mockpay.postgres.migrate import bundled_migrations, is_current
 from mockpay.postgres.pool import check_writable
 from mockpay.telemetry import CONTENT_TYPE, gauge
@@ -81,11 +82,17 @@ async def _queue_gauges(context: Context) -> list[Metric]:
     try:
         async with context.database.connection() as connection:
             queue = await log.queue_state(connection)
+            put_off = await outcome_store.count_put_off(connection)
     except DatabaseUnavailable:
         return [_database_up(0)]
     return [
         _database_up(1),
         gauge("mockpay_webhook_queue_depth", "Webhooks that are not delivered yet.", {"": queue.pending}),
+        gauge(
+            "mockpay_outcomes_put_off",
+            "Planned outcomes that could not be settled when they were due, and are tried again later.",
+            {"": put_off},
+        ),
         gauge("mockpay_webhook_dead_letters", "Webhooks that were given up.", {"": queue.dead}),
         gauge(
             "mockpay_webhook_oldest_pending_seconds",

@@ -55,6 +55,7 @@ class Figure(StrEnum):
     AUDIT_ENTRIES = "audit_entries"
     DELIVERIES = "deliveries"
     ATTEMPTS = "attempts"
+    TENANTS = "tenants"
 
 
 class Rollup(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,6 +115,16 @@ class Settings:
     timeline_hours: Annotated[int, Parameter(validator=_between(0, 8_760))] = 24
     """How long requests are kept for the timeline. 0 keeps none; payments, audit trail and webhooks are kept anyway."""
 
+    idempotency_hours: Annotated[int, Parameter(validator=_between(0, 876_000))] = 720
+    """How long an Idempotency-Key stands for its answer; then it is free again. 0 keeps it for ever."""
+
+    unlimited: bool = False
+    """TEMP"""
+
+    @property
+    def faults_are_on(self) -> bool:
+        return True
+
     @property
     def is_production(self) -> bool:
         return self.env == "production"

@@ -1,5 +1,6 @@
 """Admin routes: who may, tenants and tiers, fraud rules, the snapshot of metrics."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -59,6 +60,21 @@ async def test_tenants_are_listed_without_their_secrets(admin: httpx.AsyncClient
     assert [user["email"] for user in users] == [f"tenant-{number}@example.com" for number in range(4, -1, -1)]
     assert [user["payments"] for user in users] == [1, 0, 0, 0, 0]
     assert not [key for key in keys if key in str(users)]
+
+
+async def test_payments_are_not_counted_to_list_tenants_or_to_change_a_tier(
+    admin: httpx.AsyncClient, superuser: Any
+) -> None:
+    """It took a second and a half a million. Here their table can't be read at all meanwhile."""
+    key = await register(admin)
+    for number in range(3):
+        await create(admin, f"k{number}", key)
+    admin.headers.update(ADMIN)
+    async with asyncio.timeout(10), superuser.transaction():
+        await superuser.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
+        [user] = (await admin.get(USERS)).json()["users"]
+        changed = (await admin.patch(f"{USERS}/{user['id']}", json={"rate_limit_tier": "high"})).json()
+    assert (user["payments"], changed["payments"], changed["rate_limit_tier"]) == (3, 3, "high")
 
 
 @pytest.mark.parametrize(("body", "faulty"), [

@@ -1,10 +1,17 @@
 """One key, one charge: whatever is repeated, in parallel or later."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+
+from mockpay.context import Context
+from mockpay.housekeeping import clean_once
+from mockpay.idempotency import store
+from tests.support.plans import generic_plan
 
 BODY = {"amount": 50, "currency": "USD", "webhook_url": "http://127.0.0.1:9/hook"}
 
@@ -128,3 +135,60 @@ async def test_a_key_that_is_missing_or_malformed(client: httpx.AsyncClient, key
 
 async def test_the_longest_key(client: httpx.AsyncClient) -> None:
     assert (await create(client, "~" * 255)).status_code == 201
+
+
+async def test_spaces_around_a_key_do_not_count(client: httpx.AsyncClient, superuser: Any) -> None:
+    first = await create(client, "k")
+    for key in ("k ", "  k", " k   "):
+        again = await client.post("/api/payments", json=BODY, headers=[(b"Idempotency-Key", key.encode())])
+        assert (again.content, again.headers.get("Idempotent-Replayed")) == (first.content, "true")
+    assert await count(superuser, "payments") == 1
+    blank = await client.post("/api/payments", json=BODY, headers=[(b"Idempotency-Key", b"   ")])
+    assert (blank.status_code, blank.json()["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(("hours", "age", "is_free"), [
+    (720, "721 hours", True), (720, "719 hours", False), (1, "61 minutes", True), (0, "100 years", False),
+])  # fmt: skip
+async def test_a_key_is_free_again_after_its_time(
+    client: httpx.AsyncClient, context: Context, superuser: Any, hours: int, age: str, is_free: bool
+) -> None:
+    first = await create(client)
+    await superuser.execute(f"UPDATE idempotency_keys SET created_at = now() - interval '{age}'")
+    await clean_once(replace(context, settings=replace(context.settings, idempotency_hours=hours)))
+    again = await create(client, body={**BODY, "amount": 7})
+    assert again.status_code == (201 if is_free else 422)
+    assert (await client.get(f"/api/payments/{first.json()['id']}")).status_code == 200, "the payment stays"
+
+
+async def test_keys_are_forgotten_in_small_steps_along_their_index(
+    client: httpx.AsyncClient, context: Context, superuser: Any
+) -> None:
+    await create(client)
+    await superuser.execute(
+        "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at) "
+        "SELECT id, 'old ' || number, sha256('x'), 201, 'x', now() - interval '1 year' "
+        "FROM tenants, generate_series(1, 2500) AS number"
+    )
+    async with context.database.connection() as connection:
+        counts = [await store.forget(connection, timedelta(days=1)) for _ in range(4)]
+    assert counts == [1000, 1000, 500, 0]
+    assert await count(superuser, "idempotency_keys") == 1
+    await superuser.execute(
+        "INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at) "
+        "SELECT id, 'new ' || number, sha256('x'), 201, 'x', now() FROM tenants, generate_series(1, 20000) AS number"
+    )
+    await superuser.execute("ANALYZE idempotency_keys")
+    plan = await generic_plan(superuser, store._FORGET_SQL, "'1 day'")
+    assert "Index Scan using idempotency_keys_in_time" in plan, plan
+
+
+async def test_a_key_from_the_version_before_gets_its_answer(client: httpx.AsyncClient, superuser: Any) -> None:
+    """Its fingerprint is as that version made it: of every field, also those that were not given."""
+    first = await create(client, body={"amount": 49.99, "currency": "USD"})
+    old = b'["create",{"amount":49.99,"currency":"USD","description":null,"metadata":null,"webhook_url":null}]'
+    await superuser.execute("UPDATE idempotency_keys SET fingerprint = sha256($1), fingerprint_version = 1", old)
+    body = {"amount": 49.99, "currency": "USD"}
+    again = await create(client, body=body)
+    assert (again.content, again.headers.get("Idempotent-Replayed")) == (first.content, "true")
+    assert (await create(client, body={**body, "amount": 50})).json()["code"] == "idempotency_key_reused"

@@ -8,10 +8,13 @@ import httpx
 import pytest
 
 from mockpay.context import Context
+from mockpay.housekeeping import clean_once
+from mockpay.payments import outcome_store
 from mockpay.payments.declines import DECLINES, FailureCode
-from mockpay.payments.service import settle_due_outcome
+from mockpay.payments.scheduler import settle_due
 from mockpay.tenants.service import Credentials
 from tests.support.gateway import Gateway
+from tests.support.plans import generic_plan
 
 pytestmark = pytest.mark.usefixtures("api_key")
 
@@ -32,8 +35,8 @@ async def read(client: httpx.AsyncClient, payment: dict[str, Any]) -> dict[str, 
 
 async def settle_all(context: Context) -> int:
     count = 0
-    while await settle_due_outcome(context):
-        count += 1
+    while settled := await settle_due(context):
+        count += settled
     return count
 
 
@@ -72,7 +75,7 @@ async def test_an_outcome_comes_by_itself_once(client: httpx.AsyncClient, contex
     }  # fmt: skip
     assert await settle_all(context) == 0
     await superuser.execute("UPDATE payments SET outcome_due_at = now()")
-    settled = await asyncio.gather(*(settle_due_outcome(context) for _ in range(10)))
+    settled = await asyncio.gather(*(settle_due(context) for _ in range(10)))
     assert sum(settled) == 1
     assert (await read(client, payment))["failure_code"] == "expired_card"
     trail = (await client.get(f"/api/payments/{payment['id']}/audit")).json()
@@ -102,9 +105,9 @@ async def test_who_is_faster_decides(client: httpx.AsyncClient, context: Context
     path = f"/api/payments/{payment['id']}/simulate"
     answers = await asyncio.gather(
         *(client.post(path, json={"status": "failed"}) for _ in range(5)),
-        *(settle_due_outcome(context) for _ in range(5)),
+        *(settle_due(context) for _ in range(5)),
     )
-    won = [answer.status_code == 200 if isinstance(answer, httpx.Response) else answer for answer in answers]
+    won = [answer.status_code == 200 if isinstance(answer, httpx.Response) else bool(answer) for answer in answers]
     assert won.count(True) == 1
     assert (await client.get(f"/api/payments/{payment['id']}/audit")).json()["total_events"] == 2
     assert await settle_all(context) == 0
@@ -140,8 +143,74 @@ async def test_a_payment_without_them_looks_as_ever(client: httpx.AsyncClient) -
 
 
 async def test_the_queue_of_outcomes_has_its_index(superuser: Any) -> None:
-    from mockpay.payments.store import _DUE_OUTCOME_SQL
-
     await superuser.execute("SET enable_seqscan = off")  # a table of no rows needs no index
-    rows = await superuser.fetch(f"EXPLAIN {_DUE_OUTCOME_SQL}")
-    assert "Index Scan using payments_outcome_due" in "\n".join(row[0] for row in rows)
+    assert "Index Scan using payments_outcome_due" in await generic_plan(superuser, outcome_store._DUE_SQL, 32)
+
+
+UNREADABLE = "ALTER TABLE payments DROP CONSTRAINT payments_outcome_failed_has_code"
+POISON = {
+    "one that the database refuses to change": (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON payments FOR EACH ROW WHEN (OLD.idempotency_key = 'poison') "
+        "EXECUTE FUNCTION refuse()",
+        "DROP TRIGGER refuse ON payments", "RaiseError",
+    ),
+    "one that can't be read": (
+        f"{UNREADABLE}; UPDATE payments SET outcome_failure_code = 'unheard of' WHERE idempotency_key = 'poison'",
+        "UPDATE payments SET outcome_failure_code = NULL WHERE idempotency_key = 'poison'", "ValueError",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POISON)
+async def test_an_outcome_that_can_not_be_settled_is_put_off_and_shown_and_the_others_go_on(
+    client: httpx.AsyncClient, context: Context, superuser: Any, kind: str
+) -> None:
+    poisoning, cure, error = POISON[kind]
+    poisoned = await create(client, "poison", outcome={"status": "success"})
+    registered = await client.post("/api/auth/register", json={"name": "Other", "email": "other@example.com"})
+    others = {"Authorization": f"Bearer {registered.json()['api_key']}"}
+    body = {"amount": 5, "currency": "USD", "outcome": {"status": "success"}}
+    for number in range(4):
+        await client.post("/api/payments", json=body, headers=others | {"Idempotency-Key": f"k{number}"})
+    await superuser.execute(poisoning)
+    assert await settle_all(context) == 5
+    assert await superuser.fetchval("SELECT count(*) FROM payments WHERE status = 'success'") == 4
+    put_off = "SELECT failures, error, extract(epoch FROM retry_at - now())::float8 FROM put_off_outcomes"
+    for failures, seconds in ((1, 2), (2, 4), (3, 8)):
+        row = await superuser.fetchrow(put_off)
+        assert row[:2] == (failures, error)
+        assert seconds - 1 < row[2] <= seconds
+        assert await settle_all(context) == 0, "it waits"
+        await superuser.execute("UPDATE put_off_outcomes SET retry_at = now()")
+        assert await settle_all(context) == 1
+    assert "mockpay_outcomes_put_off 1.0" in (await client.get("/metrics")).text
+    await superuser.execute(cure)
+    await superuser.execute("UPDATE put_off_outcomes SET retry_at = now()")
+    await settle_all(context)
+    assert (await read(client, poisoned))["status"] == "success"
+    assert await superuser.fetchval("SELECT count(*) FROM put_off_outcomes") == 0
+
+
+async def test_one_that_was_put_off_and_then_decided_is_forgotten(
+    client: httpx.AsyncClient, context: Context, superuser: Any
+) -> None:
+    payment = await create(client, outcome={"status": "success", "after_seconds": 3600})
+    await superuser.execute("INSERT INTO put_off_outcomes SELECT tenant_id, id, 1, 'Error', now() FROM payments")
+    await clean_once(context)
+    assert await superuser.fetchval("SELECT count(*) FROM put_off_outcomes") == 1
+    await client.post(f"/api/payments/{payment['id']}/simulate", json={"status": "failed"})
+    await clean_once(context)
+    assert await superuser.fetchval("SELECT count(*) FROM put_off_outcomes") == 0
+
+
+async def test_many_outcomes_are_settled_together(client: httpx.AsyncClient, context: Context, superuser: Any) -> None:
+    """By several processes at once, and each once."""
+    for number in range(50):
+        await create(client, f"k{number}", webhook_url="http://127.0.0.1:9/", outcome={"status": "failed"})
+    due = await superuser.fetchval("SELECT count(*) FROM payments WHERE outcome_due_at IS NOT NULL")
+    assert sum(await asyncio.gather(*(settle_all(context) for _ in range(3)))) == due
+    events = await superuser.fetchrow(
+        "SELECT count(DISTINCT payment_id), count(*) FROM webhook_deliveries WHERE event = 'payment.failed'"
+    )
+    assert tuple(events) == (due, due)

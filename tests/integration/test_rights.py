@@ -55,7 +55,6 @@ REFUSED = [
     "DELETE FROM payments",
     "TRUNCATE payments CASCADE",
     "DELETE FROM tenants",
-    "DELETE FROM idempotency_keys",
     "UPDATE delivery_attempts SET response_status = 200",
     "UPDATE schema_migrations SET checksum = ''",
     # Another role.

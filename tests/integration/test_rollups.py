@@ -63,6 +63,7 @@ async def test_what_is_there_before_is_counted_by_the_migration(empty_database_u
     assert [tuple(row) for row in kept] == [
         ("deliveries", "delivered", "", 3, 6),
         ("payments", "success", "EUR", 3, 600),
+        ("tenants", "registered", "", 1, 0),
     ]
     await connection.close()
 

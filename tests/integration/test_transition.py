@@ -10,9 +10,10 @@ import pytest
 
 from mockpay.context import Context
 from mockpay.errors import ApiError
-from mockpay.idempotency.model import Answer, KeyedRequest
+from mockpay.idempotency.model import Answer, keyed_request
 from mockpay.payments import transition_store as store
 from mockpay.payments.model import Change, Fail, Refund, Succeed, TriggeredBy
+from mockpay.payments.requests import RefundPayment
 from mockpay.payments.transition import Transition, decide, move_together
 from mockpay.payments.transition_store import Moved
 from mockpay.payments.views import payment_view
@@ -27,8 +28,8 @@ from tests.support.gateway import Gateway, check_payloads, register
 
 def transition(tenant: Tenant, payment_id: uuid.UUID, change: Change, key: str = "", said: bytes = b"") -> Transition:
     return Transition(
-        tenant=tenant, payment_id=payment_id, change=change, triggered_by=TriggeredBy.SIMULATE_API,
-        keyed=KeyedRequest(key, said.ljust(32)) if key else None, view=payment_view,
+        tenant_id=tenant.id, payment_id=payment_id, change=change, triggered_by=TriggeredBy.SIMULATE_API,
+        keyed=keyed_request(key, said.decode(), RefundPayment(Amount("1"))) if key else None, view=payment_view,
     )  # fmt: skip
 
 
@@ -89,7 +90,7 @@ async def test_what_was_read_must_still_be_so_when_it_is_written(
             for payment in (changed, same)
         ]  # fmt: skip
         await superuser.execute(f"{meanwhile} WHERE id = $1", changed.id)
-        assert await store.write(connection, both, context.clock.now()) == {(gateway.tenant.id, same.id)}
+        assert await store.write(connection, both, [], context.clock.now()) == {(gateway.tenant.id, same.id)}
     assert await superuser.fetchval("SELECT count(*) FROM audit_log WHERE payment_id = $1", changed.id) == 1
     assert await superuser.fetchval("SELECT count(*) FROM webhook_deliveries") == 1
     assert await superuser.fetchval("SELECT count(*) FROM idempotency_keys WHERE key LIKE '%s'") == 1
@@ -103,7 +104,7 @@ async def test_one_that_is_being_changed_is_waited_for_and_then_passed_over(
         change = await moved(context, connection, transition(gateway.tenant, payment.id, Succeed()))
         async with superuser.transaction():
             await superuser.execute("UPDATE payments SET description = 'of a PATCH'")
-            writing = asyncio.create_task(store.write(connection, [change], context.clock.now()))
+            writing = asyncio.create_task(store.write(connection, [change], [], context.clock.now()))
             await asyncio.sleep(0.1)
             assert not writing.done()
         assert await writing == set()
@@ -116,7 +117,7 @@ async def test_a_key_that_was_taken_meanwhile_moves_nothing(
     async with database.connection() as connection:
         change = await moved(context, connection, transition(gateway.tenant, payment.id, Succeed(), "key"))
         await move_together(context, [transition(gateway.tenant, other.id, Succeed(), "key")])
-        assert await store.write(connection, [change], context.clock.now()) == set()
+        assert await store.write(connection, [change], [], context.clock.now()) == set()
     assert await superuser.fetchval("SELECT status FROM payments WHERE id = $1", payment.id) == "pending"
 
 

@@ -17,6 +17,13 @@ FULL JOIN (
     SELECT figure, label, currency, sum(rows) AS rows, sum(total) AS total FROM counted_rollups GROUP BY 1, 2, 3
 ) AS counted USING (figure, label, currency)
 WHERE coalesce(kept.rows, 0) <> coalesce(counted.rows, 0) OR coalesce(kept.total, 0) <> coalesce(counted.total, 0)
+UNION ALL
+SELECT 'creations', tenant_id::text, '', creations, payments.made, 0, 0
+FROM creation_counters
+CROSS JOIN LATERAL (
+    SELECT count(*) AS made FROM payments WHERE payments.tenant_id = creation_counters.tenant_id
+) AS payments
+WHERE creations <> payments.made
 """
 
 

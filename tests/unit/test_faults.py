@@ -3,7 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from mockpay.errors import InvalidRequest
 from mockpay.fault_text import fixed
 from mockpay.faults.model import HEADER, Effect, Injection, LostAs, parse
-from mockpay.faults.rules import Rule, Target, ask, operation_of
+from mockpay.faults.rules import Asking, Counted, Operation, Rule, Target, operation_of
 from tests.support.fakes import START
+
+TENANT, OTHER = uuid4(), uuid4()
 
 
 @pytest.mark.parametrize(("header", "injection"), [
@@ -92,19 +94,13 @@ def rule(**fields: Any) -> Rule:
         "target": Target.REQUEST, "operation": None, "event": None, "fault": "reset", "times": None, "every": None, "probability": None, "seed": 1,
         "created_at": START,
     }  # fmt: skip
-    return Rule(id=UUID(int=1), matched=0, fired=0, **columns | fields)
+    return Rule(id=uuid4(), matched=0, fired=0, **columns | fields)
 
 
 def fired(count: int, *rules: Rule) -> list[int]:
     """Of so many requests, one after the other, those that failed, counted from 1."""
-    found = []
-    for number in range(1, count + 1):
-        hit, asked = ask(rules)
-        after = {each.created_at: each for each in asked}
-        rules = tuple(after.get(each.created_at, each) for each in rules)
-        if hit:
-            found.append(number)
-    return found
+    asking = Asking({TENANT: rules})
+    return [number for number in range(1, count + 1) if asking.about(TENANT, Operation.CREATE)]
 
 
 def test_when_rules_fire() -> None:
@@ -125,6 +121,23 @@ def test_chance_is_repeatable_and_kept_to() -> None:
 def test_rules_behind_the_one_that_fires_are_not_asked() -> None:
     first, second = rule(times=2), rule(every=2, created_at=START + timedelta(seconds=1))
     assert fired(6, first, second) == [1, 2, 4, 6]
+
+
+def test_only_rules_about_it_are_asked_and_count() -> None:
+    every, creates, refunds = (
+        rule(probability=Decimal(0)),
+        rule(operation=Operation.CREATE),
+        rule(operation=Operation.REFUND),
+    )
+    asking = Asking({TENANT: [every, creates, refunds], OTHER: [rule()]})
+    fired = asking.about(TENANT, Operation.CREATE)
+    assert fired is not None
+    assert (fired.id, fired.matched, fired.fired) == (creates.id, 1, 1)
+    assert asking.about(TENANT, Operation.LIST) is None
+    assert asking.counted == [
+        Counted(tenant_id=TENANT, rule_id=every.id, matched_before=0, matched=2, fired=0),
+        Counted(tenant_id=TENANT, rule_id=creates.id, matched_before=0, matched=1, fired=1),
+    ]
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), [

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from mockpay import rollups
 from mockpay.admin.requests import ChangeRule, CreateRule
 from mockpay.context import Context
 from mockpay.cursor import Cursor
@@ -13,6 +14,7 @@ from mockpay.errors import Fault, InvalidRequest, NotFound
 from mockpay.payments import rules
 from mockpay.payments import store as payments
 from mockpay.payments.fraud import StoredRule
+from mockpay.rollups import Figure
 from mockpay.settings import RateLimitTier
 from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
@@ -38,10 +40,10 @@ class User(msgspec.Struct, frozen=True):
 async def users_page(context: Context, *, before: UUID, limit: int) -> tuple[int, list[User]]:
     """The number of all tenants, and one page of them, newest first."""
     async with context.database.connection() as connection:
-        total = await tenants.count(connection)
+        registered = await rollups.read(connection, [Figure.TENANTS], context.clock.now())
         found = await tenants.page(connection, before, limit)
         counts = await payments.count_by_tenant(connection, [tenant.id for tenant in found])
-    return total, [User(tenant, counts.get(tenant.id, 0)) for tenant in found]
+    return sum(each.rows for each in registered), [User(tenant, counts.get(tenant.id, 0)) for tenant in found]
 
 
 async def change_tier(context: Context, user_id: UUID, tier: RateLimitTier) -> User:

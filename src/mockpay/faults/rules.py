@@ -5,7 +5,7 @@ the same seed and the same requests fail in the same way.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -88,15 +88,51 @@ def fires(rule: Rule) -> bool:
     return True
 
 
-def ask(rules: Iterable[Rule]) -> tuple[Rule | None, list[Rule]]:
-    """The first rule that fires, and every rule as it is after having been asked. Those behind it are not asked.
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rule is to count from now on, if it has still counted `matched_before`."""
 
-    `rules` are those that concern the request, or the webhook, oldest first.
+    tenant_id: UUID
+    rule_id: UUID
+    matched_before: int
+    matched: int
+    fired: int
+
+
+class Asking:
+    """Asks the rules of tenants about one request, or one webhook, after the other.
+
+    `rules` are those that may concern them, in the order in which they are asked: oldest first. The first that fires
+    decides, and those behind it are not asked.
     """
-    asked = []
-    for rule in rules:
-        fired = fires(rule)
-        asked.append(msgspec.structs.replace(rule, matched=rule.matched + 1, fired=rule.fired + fired))
-        if fired:
-            return asked[-1], asked
-    return None, asked
+
+    def __init__(self, rules: Mapping[UUID, Sequence[Rule]]) -> None:
+        self._rules = {tenant_id: list(of_tenant) for tenant_id, of_tenant in rules.items()}
+        self._matched_before = {rule.id: rule.matched for of_tenant in rules.values() for rule in of_tenant}
+
+    def about(self, tenant_id: UUID, thing: "Operation | Event") -> Rule | None:
+        """Returns the rule that fires, as it is after having been asked; None if none does."""
+        rules = self._rules.get(tenant_id, [])
+        for place, rule in enumerate(rules):
+            if (rule.operation or rule.event or thing) != thing:
+                continue
+            fired = fires(rule)
+            rules[place] = msgspec.structs.replace(rule, matched=rule.matched + 1, fired=rule.fired + fired)
+            if fired:
+                return rules[place]
+        return None
+
+    @property
+    def counted(self) -> list[Counted]:
+        """Those that were asked."""
+        return [
+            Counted(
+                tenant_id=tenant_id,
+                rule_id=rule.id,
+                matched_before=self._matched_before[rule.id],
+                matched=rule.matched,
+                fired=rule.fired,
+            )
+            for tenant_id, rules in self._rules.items()
+            for rule in rules
+            if rule.matched != self._matched_before[rule.id]
+        ]

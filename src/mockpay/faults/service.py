@@ -1,5 +1,7 @@
 """A tenant's fault rules: make them, end them, and ask them about a request or a webhook."""
 
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -11,13 +13,18 @@ from mockpay.errors import Fault, InvalidRequest, NotFound
 from mockpay.events import Event
 from mockpay.faults import store
 from mockpay.faults.requests import CreateFault
-from mockpay.faults.rules import Operation, Rule, ask
+from mockpay.faults.rules import Asking, Operation, Rule, Target
+from mockpay.postgres.group_commit import GroupCommit
 from mockpay.postgres.pool import Connection
 from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
 from mockpay.webhooks.tampering import WebhookFault, parse
 
 RULES_MAX: Final = 100
+BATCH_MAX: Final = 256
+
+Question = tuple[UUID, Operation]
+"""Whether a request of this tenant, for this operation, shall fail."""
 
 
 async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule:
@@ -63,11 +70,52 @@ async def delete_all(context: Context, tenant: Tenant) -> None:
 
 
 async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Rule | None:
-    """The rule that makes this request fail, if one does. Whether it does is counted, in this request's turn."""
+    """Returns the rule that makes this request fail, if one does, and counts that it was asked."""
     if not tenant.has_faults:
         return None
+    question = tenant.id, operation
+    verdict = await context.group_commits.of(ask_together, lambda: _questions(context)).submit(question)
+    return (verdict or await _ask_alone(context, question)).fired
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the rules say of a request. `fired` is None where it shall not fail."""
+
+    fired: Rule | None
+
+
+async def ask_together(context: Context, questions: Sequence[Question]) -> list[Verdict | None]:
+    """Requests that come while others are asked about are asked about together.
+
+    Returns None where another process asked the same rules meanwhile: then nothing was counted.
+    """
+    async with context.database.connection() as connection:  # each statement is a transaction by itself
+        asking = await _asking(connection, questions)
+        fired = [asking.about(*question) for question in questions]
+        counted = asking.counted
+        held = await store.count(connection, counted) if counted else set()
+    undone = {each.tenant_id for each in counted} - held
+    return [
+        None if tenant_id in undone else Verdict(rule) for (tenant_id, _), rule in zip(questions, fired, strict=True)
+    ]
+
+
+async def _ask_alone(context: Context, question: Question) -> Verdict:
     async with context.database.transaction() as connection:
-        return await _ask(connection, tenant, operation)
+        await store.lock(connection, [question[0]])
+        asking = await _asking(connection, [question])
+        fired = asking.about(*question)
+        await store.count(connection, asking.counted)
+    return Verdict(fired)
+
+
+def _questions(context: Context) -> GroupCommit[Question, Verdict | None]:
+    return GroupCommit(functools.partial(ask_together, context), batch_max=BATCH_MAX)
+
+
+async def _asking(connection: Connection, questions: Sequence[Question]) -> Asking:
+    tenants_asking, operations = {tenant_id for tenant_id, _ in questions}, {operation for _, operation in questions}
+    return Asking(await store.about(connection, tenants_asking, Target.REQUEST, operations))
 
 
 class Suffers(msgspec.Struct, frozen=True):
@@ -78,9 +126,18 @@ class Suffers(msgspec.Struct, frozen=True):
     seed: int
 
 
-async def fault_of_webhook(connection: Connection, tenant: Tenant, event: Event) -> Suffers | None:
-    """What the webhook of an event suffers, if a rule fires. In the transaction of the event."""
-    fired = await _ask(connection, tenant, event) if tenant.has_faults else None
+async def asking_about_webhooks(connection: Connection, webhooks: Iterable[tuple[UUID, Event]]) -> Asking:
+    """Reads the rules that webhooks of these tenants and events have to ask. The caller writes what they count."""
+    pairs = list(webhooks)
+    if not pairs:
+        return Asking({})
+    rules = await store.about(connection, {pair[0] for pair in pairs}, Target.WEBHOOK, {pair[1] for pair in pairs})
+    return Asking(rules)
+
+
+def fault_of_webhook(asking: Asking, tenant_id: UUID, event: Event) -> Suffers | None:
+    """Returns what the webhook of an event suffers, if a rule fires."""
+    fired = asking.about(tenant_id, event)
     if fired is None:
         return None
     seed = chance(fired.seed, f"{fired.matched} seed").randint(0, SEED_MAX)
@@ -104,10 +161,3 @@ def _new_rule(context: Context, request: CreateFault) -> Rule:
         created_at=context.clock.now(),
         **fields,
     )
-
-
-async def _ask(connection: Connection, tenant: Tenant, about: Operation | Event) -> Rule | None:
-    fired, asked = ask(await store.lock_for(connection, tenant.id, about))
-    for rule in asked:
-        await store.count(connection, tenant.id, rule)
-    return fired

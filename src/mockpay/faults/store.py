@@ -1,30 +1,60 @@
 """The table of fault rules."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
 from mockpay.events import Event
-from mockpay.faults.rules import Operation, Rule, Target
+from mockpay.faults.rules import Counted, Operation, Rule, Target
+from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
 
+# The order in which they are asked: oldest first.
 _LIST_SQL: Final = "SELECT * FROM fault_rules WHERE tenant_id = $1 ORDER BY created_at, id"
-# In one order, so that two requests of a tenant wait for each other and never deadlock: counts are exact.
-_ASK_SQL: Final = """
-SELECT * FROM fault_rules WHERE tenant_id = $1 AND target = $2 AND coalesce(operation, event, $3) = $3
-ORDER BY created_at, id FOR NO KEY UPDATE
+_ABOUT_SQL: Final = """
+SELECT * FROM fault_rules
+WHERE tenant_id = ANY ($1::uuid[]) AND target = $2
+  AND (coalesce(operation, event) IS NULL OR coalesce(operation, event) = ANY ($3::text[]))
+ORDER BY tenant_id, created_at, id
 """
-_COUNT_SQL: Final = "UPDATE fault_rules SET matched = $3, fired = $4 WHERE tenant_id = $1 AND id = $2"
+# Locked in one order everywhere, so that two of these can't wait for each other.
+_LOCK_SQL: Final = """
+SELECT id FROM fault_rules WHERE tenant_id = ANY ($1::uuid[]) ORDER BY tenant_id, id FOR NO KEY UPDATE
+"""
+# Of a tenant all counts are written, or none: where one of its rules was asked by somebody else since, or is gone, what
+# was decided by them no longer holds.
+_COUNT_SQL: Final = """
+WITH counted AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS counted (tenant_id, id, matched_before, matched, fired)
+),
+held AS (
+    SELECT rule.tenant_id, rule.id
+    FROM fault_rules AS rule JOIN counted ON counted.tenant_id = rule.tenant_id AND counted.id = rule.id
+    WHERE rule.matched = counted.matched_before
+    ORDER BY rule.tenant_id, rule.id FOR NO KEY UPDATE OF rule
+),
+whole AS (
+    SELECT counted.tenant_id FROM counted LEFT JOIN held USING (tenant_id, id)
+    GROUP BY counted.tenant_id HAVING count(*) = count(held.id)
+),
+written AS (
+    UPDATE fault_rules AS rule SET matched = counted.matched, fired = counted.fired
+    FROM counted JOIN whole USING (tenant_id)
+    WHERE rule.tenant_id = counted.tenant_id AND rule.id = counted.id
+)
+SELECT tenant_id FROM whole
+"""
 _INSERT_SQL: Final = """
 INSERT INTO fault_rules (tenant_id, id, target, operation, event, fault, times, every, probability, seed, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _DELETE_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1 AND id = $2 RETURNING id"
-# Locked in the order in which they are asked, or this and a request could wait for each other.
 _DELETE_ALL_SQL: Final = """
 DELETE FROM fault_rules AS rule
-USING (SELECT id FROM fault_rules WHERE tenant_id = $1 ORDER BY created_at, id FOR UPDATE) AS locked
+USING (SELECT id FROM fault_rules WHERE tenant_id = $1 ORDER BY id FOR UPDATE) AS locked
 WHERE rule.tenant_id = $1 AND rule.id = locked.id
 """
 _FLAG_TENANT_SQL: Final = """
@@ -33,19 +63,35 @@ UPDATE tenants SET has_faults = EXISTS (SELECT FROM fault_rules WHERE tenant_id 
 
 
 async def of_tenant(connection: Connection, tenant_id: UUID) -> list[Rule]:
-    """In the order in which they are asked: oldest first."""
+    """Returns a tenant's rules in the order in which they are asked: oldest first."""
     return [_rule_of(row) for row in await connection.fetch(_LIST_SQL, tenant_id)]
 
 
-async def lock_for(connection: Connection, tenant_id: UUID, about: Operation | Event) -> list[Rule]:
-    """Those that a request, or the webhook of an event, has to ask, in their order."""
-    target = Target.REQUEST if isinstance(about, Operation) else Target.WEBHOOK
-    return [_rule_of(row) for row in await connection.fetch(_ASK_SQL, tenant_id, target.value, about.value)]
+async def about(
+    connection: Connection, tenant_ids: Iterable[UUID], target: Target, things: Iterable[Operation | Event]
+) -> dict[UUID, list[Rule]]:
+    """Returns, by tenant, the rules that requests or webhooks of these kinds have to ask, in their order."""
+    found: dict[UUID, list[Rule]] = {tenant_id: [] for tenant_id in tenant_ids}
+    for row in await connection.fetch(_ABOUT_SQL, list(found), target.value, sorted({thing.value for thing in things})):
+        found[row["tenant_id"]].append(_rule_of(row))
+    return found
 
 
-async def count(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
-    """The caller holds the row's lock."""
-    await connection.execute(_COUNT_SQL, tenant_id, rule.id, rule.matched, rule.fired)
+async def lock(connection: Connection, tenant_ids: Iterable[UUID]) -> None:
+    """Keeps the rules of these tenants as they are until the transaction ends."""
+    await connection.execute(_LOCK_SQL, list(tenant_ids))
+
+
+async def count(connection: Connection, counted: Sequence[Counted]) -> set[UUID]:
+    """Writes what the rules counted, and returns the tenants of which that still holds."""
+    rows = await connection.fetch(_COUNT_SQL, *count_columns(counted))
+    return {row["tenant_id"] for row in rows}
+
+
+def count_columns(counted: Sequence[Counted]) -> list[list[Any]]:
+    """tenant_id, id, matched before, matched now, fired now: for `unnest`."""
+    rows = [(each.tenant_id, each.rule_id, each.matched_before, each.matched, each.fired) for each in counted]
+    return columns_of(rows, 5)
 
 
 async def insert(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
@@ -68,7 +114,7 @@ async def insert(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
 
 
 async def delete(connection: Connection, tenant_id: UUID, rule_id: UUID) -> bool:
-    """False if there is none. The caller holds the tenant's lock."""
+    """Returns False if there is none. The caller holds the tenant's lock."""
     found = await connection.fetchval(_DELETE_SQL, tenant_id, rule_id)
     await connection.execute(_FLAG_TENANT_SQL, tenant_id)
     return found is not None

@@ -39,6 +39,7 @@ async def refund(context: Context, tenant: Tenant, payment_id: str, data: Refund
 
 
 def _keyed(key: str, operation: str, data: msgspec.Struct) -> KeyedRequest:
+    key = key.strip(" ")
     if not is_valid_key(key):
         message = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
         raise InvalidRequest([Fault("Idempotency-Key", message)])

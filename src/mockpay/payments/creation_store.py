@@ -4,7 +4,8 @@ The second one writes into the tables of four packages, because one statement is
 since payments are what they are about.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -12,10 +13,13 @@ from uuid import UUID
 import msgspec
 
 from mockpay.audit.chain import GENESIS, Entry
-from mockpay.idempotency.model import KeyedRequest, Stored
+from mockpay.faults.rules import Counted
+from mockpay.faults.store import count_columns
+from mockpay.idempotency.model import FINGERPRINT_VERSION, KeyedRequest, Stored
 from mockpay.idempotency.store import stored_of
 from mockpay.payments.fraud import Rule, RuleType
 from mockpay.payments.model import Payment
+from mockpay.payments.velocity import Count, Known, Memory
 from mockpay.postgres.parameters import columns_of, jsonb
 from mockpay.postgres.pool import Connection
 from mockpay.webhooks.store import NewDelivery, delivery_columns
@@ -24,45 +28,80 @@ from mockpay.webhooks.store import NewDelivery, delivery_columns
 _LOCK_SQL: Final = """
 SELECT tenant_id FROM creation_counters WHERE tenant_id = ANY ($1::uuid[]) ORDER BY tenant_id FOR NO KEY UPDATE
 """
-# Of one moment. Two kinds of rows: the rules that hold for a tenant, with its recent payments where a rule counts them,
-# and the answers that are stored.
+# Of one moment. Three kinds of rows: the rules that hold for one of the tenants, and have a name; the tenants, once for
+# each velocity rule that counts their recent payments; and the answers that are stored, which have a key.
 #
-# The count goes no further than the threshold. There is no upper end of the window: should the clock have jumped back,
-# payments "from the future" count.
+# A count goes no further than the threshold, and is not made where what is known of an earlier one decides already, of
+# the same version of the rule. There is no upper end of the window: should the clock have jumped back, payments "from
+# the future" count.
 _FACTS_SQL: Final = """
-SELECT tenant.id AS tenant_id, rule.id AS rule_id, rule.created_at AS rule_created_at, rule.name, rule.rule_type,
-       rule.threshold, rule.window_secs, rule.currency, recent.payments, counter.creations,
-       NULL AS key, NULL AS fingerprint, NULL AS answer_status, NULL AS answer_body
-FROM fraud_rules AS rule
-JOIN unnest($1::uuid[]) AS tenant (id) ON rule.tenant_id IS NULL OR rule.tenant_id = tenant.id
-LEFT JOIN LATERAL (
-    SELECT creations FROM creation_counters WHERE creation_counters.tenant_id = tenant.id LIMIT 1
-) AS counter ON true
+WITH asked AS MATERIALIZED (
+    SELECT tenant.id, counter.creations, tenant.has_faults, tenant.webhook_url
+    FROM unnest($1::uuid[]) AS asked (id)
+    CROSS JOIN LATERAL (
+        SELECT id, has_faults, webhook_url FROM tenants WHERE tenants.id = asked.id LIMIT 1
+    ) AS tenant
+    CROSS JOIN LATERAL (
+        SELECT creations FROM creation_counters WHERE creation_counters.tenant_id = asked.id LIMIT 1
+    ) AS counter
+),
+rule AS MATERIALIZED (
+    SELECT xmin::text AS version, * FROM fraud_rules WHERE tenant_id IS NULL AND is_active
+    UNION ALL
+    SELECT own.* FROM asked CROSS JOIN LATERAL (
+        SELECT xmin::text AS version, * FROM fraud_rules WHERE tenant_id = asked.id AND is_active
+    ) AS own
+),
+known AS (
+    SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::timestamptz[])
+        AS known (tenant_id, rule_id, version, creations_max, too_many_until)
+)
+SELECT rule.tenant_id, rule.id AS rule_id, rule.version, rule.name, rule.rule_type, rule.threshold, rule.window_secs,
+       rule.currency, rule.created_at AS rule_created_at,
+       NULL::bigint AS creations, NULL::boolean AS has_faults, NULL AS webhook_url, NULL::boolean AS is_counted,
+       NULL::bigint AS payments, NULL::timestamptz AS settled_since, NULL AS key, NULL::bytea AS fingerprint,
+       NULL::smallint AS fingerprint_version, NULL::smallint AS answer_status, NULL::bytea AS answer_body
+FROM rule
+UNION ALL
+SELECT asked.id, rule.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       asked.creations, asked.has_faults, asked.webhook_url, open.is_counted, recent.payments, recent.settled_since,
+       NULL, NULL, NULL, NULL, NULL
+FROM asked
+LEFT JOIN rule ON rule.rule_type = 'velocity' AND (rule.tenant_id IS NULL OR rule.tenant_id = asked.id)
+LEFT JOIN known ON known.tenant_id = asked.id AND known.rule_id = rule.id AND known.version = rule.version
 CROSS JOIN LATERAL (
-    SELECT count(*) AS payments FROM (
-        SELECT FROM payments
-        WHERE rule.rule_type = 'velocity'
-          AND payments.tenant_id = tenant.id
+    SELECT rule.id IS NOT NULL
+           AND coalesce(asked.creations > known.creations_max, true) AND coalesce($2 >= known.too_many_until, true)
+) AS open (is_counted)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS payments,
+           CASE WHEN count(*) >= rule.threshold AND NOT bool_or(status = 'pending') THEN min(created_at) END
+               AS settled_since
+    FROM (
+        SELECT status, created_at FROM payments
+        WHERE open.is_counted
+          AND payments.tenant_id = asked.id
           AND payments.created_at > $2::timestamptz - rule.window_secs * interval '1 second'
           AND payments.status <> 'failed' AND (rule.currency IS NULL OR payments.currency = rule.currency)
+        ORDER BY payments.created_at DESC
         LIMIT rule.threshold::bigint
     ) AS newest
 ) AS recent
-WHERE rule.is_active
 UNION ALL
-SELECT stored.tenant_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       stored.key, stored.fingerprint, stored.answer_status, stored.answer_body
-FROM unnest($3::uuid[], $4::text[]) AS asked (tenant_id, key)
+SELECT stored.tenant_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       stored.key, stored.fingerprint, stored.fingerprint_version, stored.answer_status, stored.answer_body
+FROM unnest($8::uuid[], $9::text[]) AS wanted (tenant_id, key)
 CROSS JOIN LATERAL (
     SELECT * FROM idempotency_keys AS held
-    WHERE held.tenant_id = asked.tenant_id AND held.key = asked.key LIMIT 1
+    WHERE held.tenant_id = wanted.tenant_id AND held.key = wanted.key LIMIT 1
 ) AS stored
 ORDER BY rule_created_at, rule_id
 """
 _NOW_SQL: Final = "SELECT now()"
-# Passed over, with all that belongs to it, is what the facts no longer hold for: a tenant that was counted, and of
-# which payments were created since; a key that another request took since. Where that one is still under way, this
-# waits for its end. The counters are locked, and the keys taken, in one order.
+# Passed over, with all that belongs to it, is what the facts no longer hold for: a tenant of which more payments were
+# created since than the verdicts have room for; one of whose fault rules was asked by another request since; a key that
+# another request took since. Where that one is still under way, this waits for its end. Counters are locked, then fault
+# rules, then keys are taken, each in one order.
 _WRITE_SQL: Final = """
 WITH asked AS (
     SELECT * FROM unnest(
@@ -77,19 +116,35 @@ WITH asked AS (
 ),
 unchanged AS (
     SELECT counter.tenant_id FROM creation_counters AS counter
-    JOIN unnest($2::uuid[], $3::bigint[]) AS seen (tenant_id, creations)
-        ON seen.tenant_id = counter.tenant_id AND seen.creations = counter.creations
+    JOIN unnest($2::uuid[], $3::bigint[]) AS seen (tenant_id, creations_max) ON seen.tenant_id = counter.tenant_id
+    WHERE counter.creations <= seen.creations_max
     ORDER BY counter.tenant_id FOR NO KEY UPDATE OF counter
 ),
 counted AS (
-    UPDATE creation_counters AS counter SET creations = counter.creations + 1 FROM unchanged
-    WHERE counter.tenant_id = unchanged.tenant_id
-    RETURNING counter.tenant_id
+    SELECT * FROM unnest($28::uuid[], $29::uuid[], $30::bigint[], $31::bigint[], $32::bigint[])
+        AS counted (tenant_id, id, matched_before, matched, fired)
+),
+held AS (
+    SELECT rule.tenant_id, rule.id
+    FROM fault_rules AS rule JOIN counted ON counted.tenant_id = rule.tenant_id AND counted.id = rule.id
+    WHERE rule.matched = counted.matched_before AND rule.tenant_id IN (SELECT tenant_id FROM unchanged)
+    ORDER BY rule.tenant_id, rule.id FOR NO KEY UPDATE OF rule
+),
+valid AS (
+    SELECT tenant_id FROM unchanged
+    EXCEPT
+    SELECT counted.tenant_id FROM counted LEFT JOIN held USING (tenant_id, id) WHERE held.id IS NULL
+),
+asked_rules AS (
+    UPDATE fault_rules AS rule SET matched = counted.matched, fired = counted.fired
+    FROM counted JOIN valid USING (tenant_id)
+    WHERE rule.tenant_id = counted.tenant_id AND rule.id = counted.id
 ),
 taken AS (
-    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at)
-    SELECT tenant_id, key, fingerprint, 201, answer_body, $1 FROM asked
-    WHERE tenant_id <> ALL ($2::uuid[]) OR tenant_id IN (SELECT tenant_id FROM counted)
+    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, fingerprint_version, answer_status, answer_body,
+                                  created_at)
+    SELECT tenant_id, key, fingerprint, $27, 201, answer_body, $1 FROM asked
+    WHERE tenant_id IN (SELECT tenant_id FROM valid)
     ON CONFLICT DO NOTHING RETURNING tenant_id, key
 ),
 payment AS (
@@ -109,31 +164,42 @@ entry AS (
 ),
 delivery AS (
     INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
-                                    max_attempts, created_at, next_attempt_at)
-    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, now()
-    FROM unnest($27::text[], $28::uuid[], $29::uuid[], $30::uuid[], $31::uuid[], $32::text[], $33::text[], $34::text[],
-                $35::text[], $36::integer[], $37::timestamptz[])
+                                    max_attempts, created_at, fault, fault_rule, fault_seed, next_attempt_at)
+    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, fault,
+           fault_rule, fault_seed, now() + held_seconds * interval '1 second'
+    FROM unnest($33::text[], $34::uuid[], $35::uuid[], $36::uuid[], $37::uuid[], $38::text[], $39::text[], $40::text[],
+                $41::text[], $42::integer[], $43::timestamptz[], $44::text[], $45::uuid[], $46::bigint[],
+                $47::float8[])
         AS queued (key, tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
-                   created_at)
+                   created_at, fault, fault_rule, fault_seed, held_seconds)
     JOIN taken USING (tenant_id, key)
 )
 SELECT tenant_id, key FROM taken
 """
 
+
 Key = tuple[UUID, str]
 """A tenant, and an idempotency key of its own."""
 
 
-class Facts(msgspec.Struct, frozen=True):
-    """What is decided by, of one moment.
+class Of(msgspec.Struct, frozen=True, kw_only=True):
+    """What is decided by of one tenant. `rules` are in the order in which they are applied.
 
-    `rules` of a tenant are in the order in which they are applied. `recent` holds, by tenant and velocity rule, how
-    many payments were made in its window, and `counters` what tells later whether it still is so.
+    `recent` holds, by velocity rule, how many payments were made in its window. `creations` tells later whether that
+    still is so.
     """
 
-    rules: dict[UUID, list[Rule]]
-    recent: dict[UUID, dict[UUID, int]]
-    counters: dict[UUID, int]
+    creations: int
+    has_faults: bool
+    webhook_url: str | None
+    rules: list[Rule] = []
+    recent: dict[UUID, int] = {}
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is decided by, of one moment: by tenant, and by the keys that stand for an answer already."""
+
+    of: dict[UUID, Of]
     stored: dict[Key, Stored]
 
 
@@ -148,49 +214,109 @@ class NewPayment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def lock(connection: Connection, tenant_ids: Sequence[UUID]) -> None:
-    """What is counted of these tenants from now on stays as it is until the transaction ends."""
+    """Keeps what is counted of these tenants as it is until the transaction ends."""
     await connection.execute(_LOCK_SQL, tenant_ids)
 
 
-async def facts(connection: Connection, tenant_ids: Sequence[UUID], keys: Sequence[Key], now: datetime) -> Facts:
-    found = Facts({tenant_id: [] for tenant_id in tenant_ids}, {tenant_id: {} for tenant_id in tenant_ids}, {}, {})
-    for row in await connection.fetch(
-        _FACTS_SQL, tenant_ids, now, [tenant_id for tenant_id, _ in keys], [key for _, key in keys]
-    ):
-        tenant_id: UUID = row["tenant_id"]
-        if row["key"] is not None:
-            found.stored[tenant_id, row["key"]] = stored_of(row)
+async def facts(
+    connection: Connection, batches: Mapping[UUID, int], keys: Sequence[Key], now: datetime, memory: Memory
+) -> Facts:
+    """Reads what is decided by. `batches` holds, by tenant, how many payments are to be decided.
+
+    What had to be counted is kept in `memory`.
+    """
+    known = memory.known(batches, now)
+    rows = await connection.fetch(
+        _FACTS_SQL,
+        list(batches),
+        now,
+        *columns_of(
+            [(each.tenant_id, each.count.rule_id, each.count.version, each.creations_max, each.too_many_until)
+             for each in known], 5,
+        ),
+        *columns_of(keys, 2),
+    )  # fmt: skip
+    stored = {(row["tenant_id"], row["key"]): stored_of(row) for row in rows if row["key"] is not None}
+    return Facts(_of_tenants(rows, known, now, memory), stored)
+
+
+def _of_tenants(rows: Sequence[Any], known: Sequence[Known], now: datetime, memory: Memory) -> dict[UUID, Of]:
+    described = {row["rule_id"]: row for row in rows if row["name"] is not None}
+    rules = {rule_id: _rule_of(row) for rule_id, row in described.items()}
+    shared = [rule for rule_id, rule in rules.items() if described[rule_id]["tenant_id"] is None]
+    with_own = {row["tenant_id"] for row in described.values()}
+    earlier = {(each.tenant_id, each.count.rule_id): each for each in known}
+    found: dict[UUID, Of] = {}
+    counts: dict[UUID, list[Count]] = {}
+    for row in rows:
+        if row["creations"] is None:
             continue
-        rule = _rule_of(row)
-        found.rules[tenant_id].append(rule)
-        if rule.rule_type is RuleType.VELOCITY:
-            found.recent[tenant_id][rule.id] = row["payments"]
-            found.counters[tenant_id] = row["creations"]
+        tenant_id, creations, rule_id = row["tenant_id"], row["creations"], row["rule_id"]
+        of = found.get(tenant_id)
+        if of is None:
+            of = found[tenant_id] = Of(
+                creations=creations,
+                has_faults=row["has_faults"],
+                webhook_url=row["webhook_url"],
+                rules=_rules_for(tenant_id, described, rules) if tenant_id in with_own else shared,
+            )
+        if row["is_counted"]:
+            of.recent[rule_id] = row["payments"]
+            counts.setdefault(tenant_id, []).append(_count_of(row, rules[rule_id], described[rule_id]["version"], now))
+        elif rule_id is not None:
+            of.recent[rule_id] = earlier[tenant_id, rule_id].recent(creations)
+    for tenant_id, counted in counts.items():
+        memory.keep(tenant_id, counted, found[tenant_id].recent)
     return found
 
 
+def _rules_for(tenant_id: UUID, described: Mapping[UUID, Any], rules: Mapping[UUID, Rule]) -> list[Rule]:
+    return [rules[rule_id] for rule_id, row in described.items() if row["tenant_id"] in (None, tenant_id)]
+
+
+def _count_of(row: Any, rule: Rule, version: str, now: datetime) -> Count:
+    assert rule.window_secs is not None, "a velocity rule has a window"
+    return Count(
+        rule_id=rule.id,
+        version=version,
+        threshold=math.ceil(rule.threshold),
+        window_secs=rule.window_secs,
+        at=now,
+        creations=row["creations"],
+        payments=row["payments"],
+        settled_since=row["settled_since"],
+    )
+
+
 async def database_now(connection: Connection) -> datetime:
-    """By the clock by which an outcome becomes due."""
+    """Returns the time by the clock by which an outcome becomes due."""
     now: datetime = await connection.fetchval(_NOW_SQL)
     return now
 
 
 async def write(
-    connection: Connection, payments: Sequence[NewPayment], counters: dict[UUID, int], now: datetime
+    connection: Connection,
+    payments: Sequence[NewPayment],
+    creations_max: Mapping[UUID, int],
+    counted: Sequence[Counted],
+    now: datetime,
 ) -> set[Key]:
-    """The keys that were written. For the others the facts no longer hold.
+    """Returns the keys that were written. For the others the facts no longer hold.
 
-    All have the same `created_at`. The caller gives them in the order of their keys.
+    All have the same `created_at`. The caller gives them in the order of their keys. `creations_max` says, for each
+    tenant, up to which value of its counter the verdicts are right, and `counted` what its fault rules count.
     """
     deliveries = [(each.keyed.key, *delivery_columns(each.delivery)) for each in payments if each.delivery]
     rows = await connection.fetch(
         _WRITE_SQL,
         now,
-        list(counters),
-        list(counters.values()),
+        list(creations_max),
+        list(creations_max.values()),
         *columns_of([_payment_columns(each) for each in payments], 22),
         GENESIS,
-        *columns_of(deliveries, 11),
+        FINGERPRINT_VERSION,
+        *count_columns(counted),
+        *columns_of(deliveries, 15),
     )
     return {(row["tenant_id"], row["key"]) for row in rows}
 

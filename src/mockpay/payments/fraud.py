@@ -1,5 +1,6 @@
 """Fraud rules. Pure: what must be counted is asked for as facts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -79,27 +80,51 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Assessment(msgspec.Struct, frozen=True):
+    """What the rules say of one payment.
+
+    `room` is how many payments of the tenant may be created by others, between the count and the moment when this is
+    written, without changing it. It is None where no number of them would.
+    """
+
+    verdict: Verdict | None
+    room: int | None
+
+
 def velocity_rules(rules: Sequence[Rule]) -> list[Rule]:
-    """The rules that need a count before `assess`."""
+    """Returns the rules that need a count before `assess`."""
     return [rule for rule in rules if rule.rule_type is RuleType.VELOCITY]
 
 
-def assess(rules: Sequence[Rule], money: Money, counts: Mapping[UUID, int]) -> Verdict | None:
-    """The first rule that the payment breaks. `counts` holds, for each velocity rule, the tenant's recent payments."""
-    verdicts = (_assess_one(rule, money, counts) for rule in rules)
-    return next((verdict for verdict in verdicts if verdict), None)
+def assess(rules: Sequence[Rule], money: Money, counts: Mapping[UUID, int]) -> Assessment:
+    """Finds the first rule that the payment breaks. `counts` holds, by velocity rule, the tenant's recent payments."""
+    room: int | None = None
+    for rule in rules:
+        match rule.rule_type:
+            case RuleType.VELOCITY:
+                left = math.ceil(rule.threshold) - 1 - counts[rule.id]
+                if left < 0:
+                    return Assessment(_too_many(rule), room)
+                room = left if room is None else min(room, left)
+            case RuleType.AMOUNT_LIMIT:
+                if money.major_units() > rule.threshold:
+                    return Assessment(_too_large(rule, money.major_units()), room)
+            case _:
+                assert_never(rule.rule_type)
+    return Assessment(None, room)
 
 
-def _assess_one(rule: Rule, money: Money, counts: Mapping[UUID, int]) -> Verdict | None:
-    match rule.rule_type:
-        case RuleType.VELOCITY:
-            if counts[rule.id] < rule.threshold:
-                return None
-            return Verdict(rule.name, f"{rule.threshold:f} or more payments in the last {rule.window_secs} seconds")
-        case RuleType.AMOUNT_LIMIT:
-            amount = money.major_units()
-            if amount <= rule.threshold:
-                return None
-            return Verdict(rule.name, f"amount {amount:f} is above the limit of {rule.threshold:f}")
-        case _:
-            assert_never(rule.rule_type)
+def _too_many(rule: Rule) -> Verdict:
+    reason = (
+        f"{rule.threshold:f} or more payments in the last {rule.window_secs} seconds; {_how_to_change(rule)}, and "
+        "'mockpay serve --unlimited' lifts such rules"
+    )
+    return Verdict(rule.name, reason)
+
+
+def _too_large(rule: Rule, amount: Decimal) -> Verdict:
+    return Verdict(rule.name, f"amount {amount:f} is above the limit of {rule.threshold:f}; {_how_to_change(rule)}")
+
+
+def _how_to_change(rule: Rule) -> str:
+    return f"PATCH /api/admin/fraud-rules/{rule.id} changes the rule"

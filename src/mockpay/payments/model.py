@@ -106,7 +106,11 @@ class Refund(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-Change = Succeed | Fail | Refund
+class Settle(msgspec.Struct, frozen=True):
+    """Becomes what was planned for it."""
+
+
+Change = Succeed | Fail | Refund | Settle
 
 
 def apply(payment: Payment, change: Change, now: datetime) -> Payment:
@@ -121,8 +125,16 @@ def apply(payment: Payment, change: Change, now: datetime) -> Payment:
             return _move(payment, Status.FAILED, now, failure_code=code.value, failure_message=DECLINES[code].message)
         case Refund(amount, reason):
             return _refund(payment, amount, reason, now)
+        case Settle():
+            return apply(payment, _planned_change(payment), now)
         case _:
             assert_never(change)
+
+
+def _planned_change(payment: Payment) -> Change:
+    assert payment.outcome is not None, "only a payment with an outcome is due"
+    code = payment.outcome.failure_code
+    return Succeed() if code is None else Fail(code)
 
 
 def _refund(payment: Payment, amount: Decimal, reason: str | None, now: datetime) -> Payment:

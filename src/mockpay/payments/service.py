@@ -3,8 +3,6 @@ webhook delivery and the answer under its idempotency key are all written, or no
 """
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -13,19 +11,18 @@ import msgspec
 from mockpay.audit import store as audit
 from mockpay.audit.chain import Break, Current, Entry, first_break
 from mockpay.context import Context
-from mockpay.errors import ApiError, NotFound
+from mockpay.errors import NotFound
 from mockpay.idempotency.model import Answer, KeyedRequest
-from mockpay.idempotency.store import run_once
 from mockpay.payments import store
-from mockpay.payments.creation import Creation, create_together
-from mockpay.payments.model import Change, Fail, Payment, Succeed, TriggeredBy, apply
-from mockpay.payments.recording import audit_content, audit_facts, queue_webhook
+from mockpay.payments.creation import Creation, create_together, create_under_locks
+from mockpay.payments.model import Change, Payment, TriggeredBy
+from mockpay.payments.recording import audit_facts
 from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
-from mockpay.payments.transition import NO_PAYMENT, Transition, move_together
+from mockpay.payments.transition import NO_PAYMENT, Transition, move_together, move_under_locks
+from mockpay.payments.velocity import Memory
 from mockpay.payments.views import View
-from mockpay.postgres.group_commit import GroupCommit
+from mockpay.postgres.group_commit import GroupCommit, Write
 from mockpay.postgres.pool import Connection
-from mockpay.tenants import store as tenants
 from mockpay.tenants.model import Tenant
 from mockpay.types import given
 from mockpay.webhooks.log import Delivery, of_payment
@@ -43,7 +40,9 @@ async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed
     """Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
     problem = await context.address_guard.problem_with(request.webhook_url)
-    return await _creations(context).submit(Creation(tenant, request, keyed, problem))
+    asked = Creation(tenant.id, request, keyed, problem)
+    together, under_locks = context.group_commits.of(create_together, lambda: _creations(context))
+    return await together.submit(asked) or await under_locks.submit(asked)
 
 
 async def change(
@@ -55,33 +54,12 @@ async def change(
     keyed: KeyedRequest | None,
     view: View,
 ) -> Answer:
-    """Move a payment to its next state. Raises NotFound, InvalidTransition, InvalidRequest, IdempotencyKeyReused."""
-
+    """Moves a payment to its next state. Raises NotFound, InvalidTransition, InvalidRequest, IdempotencyKeyReused."""
     asked = Transition(
-        tenant=tenant, payment_id=payment_id, change=what, triggered_by=triggered_by, keyed=keyed, view=view
+        tenant_id=tenant.id, payment_id=payment_id, change=what, triggered_by=triggered_by, keyed=keyed, view=view
     )
-    # Webhooks that may suffer faults by a rule ask the rules one after the other.
-    answer = None if tenant.has_faults else await _transitions(context).submit(asked)
-    return answer or await _move_alone(context, asked)
-
-
-async def settle_due_outcome(context: Context) -> bool:
-    """Let one payment become by itself what was planned for it, if that is due. False if none is.
-
-    The payment's row is its place in the queue: killed in the middle of this, it is still there.
-    """
-    async with context.database.transaction() as connection:
-        payment = await store.due_outcome(connection)
-        if payment is None:
-            return False
-        assert payment.outcome is not None, "it is what made it due"
-        tenant = await tenants.by_id(connection, payment.tenant_id)
-        assert tenant is not None, "a payment has a tenant"
-        code = payment.outcome.failure_code
-        change = Succeed() if code is None else Fail(code)
-        await _apply(context, connection, tenant, payment, change, TriggeredBy.SCENARIO, context.clock.now())
-    context.wake_worker()
-    return True
+    together = context.group_commits.of(move_together, lambda: _transitions(context))
+    return await together.submit(asked) or await move_under_locks(context, asked)
 
 
 async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:
@@ -131,23 +109,26 @@ async def deliveries(context: Context, tenant: Tenant, payment_id: UUID) -> tupl
         return payment, await of_payment(connection, tenant.id, payment_id)
 
 
-def _creations(context: Context) -> GroupCommit[Creation, Answer]:
-    return _group_commit(context, create_together)
+Creations = tuple[GroupCommit[Creation, Answer | None], GroupCommit[Creation, Answer]]
+"""For all, and for those that another process was faster with."""
+
+
+def _creations(context: Context) -> Creations:
+    memory = Memory()
+    return (
+        _group_commit(context, functools.partial(create_together, context, memory)),
+        _group_commit(context, functools.partial(create_under_locks, context, memory)),
+    )
 
 
 def _transitions(context: Context) -> GroupCommit[Transition, Answer | None]:
-    return _group_commit(context, move_together)
+    return _group_commit(context, functools.partial(move_together, context))
 
 
-def _group_commit(
-    context: Context, write: Callable[[Context, Sequence[Work]], Awaitable[list[Outcome | ApiError]]]
-) -> GroupCommit[Work, Outcome]:
-    def make() -> GroupCommit[Work, Outcome]:
-        # With several processes each has a part of the requests, and its batches would stay small.
-        linger_seconds = LINGER_SECONDS if context.settings.workers > 1 else 0.0
-        return GroupCommit(functools.partial(write, context), batch_max=BATCH_MAX, linger_seconds=linger_seconds)
-
-    return context.group_commits.of(write, make)
+def _group_commit(context: Context, write: Write[Work, Outcome]) -> GroupCommit[Work, Outcome]:
+    # With several processes each has a part of the requests, and its batches would stay small.
+    linger_seconds = LINGER_SECONDS if context.settings.workers > 1 else 0.0
+    return GroupCommit(write, batch_max=BATCH_MAX, linger_seconds=linger_seconds)
 
 
 async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Payment:
@@ -155,38 +136,3 @@ async def _get(connection: Connection, tenant: Tenant, payment_id: UUID) -> Paym
     if payment is None:
         raise NotFound(NO_PAYMENT)
     return payment
-
-
-async def _apply(
-    context: Context,
-    connection: Connection,
-    tenant: Tenant,
-    before: Payment,
-    what: Change,
-    triggered_by: TriggeredBy,
-    now: datetime,
-) -> Payment:
-    """Of a payment whose row is locked. Raises InvalidTransition and InvalidRequest."""
-    after = apply(before, what, now)
-    await store.update(connection, after)
-    await audit.append(connection, audit_content(context.new_id(), before.status, after, triggered_by))
-    await queue_webhook(context, connection, tenant, after)
-    return after
-
-
-async def _move_alone(context: Context, asked: Transition) -> Answer:
-    async with context.database.transaction() as connection:
-        now = context.clock.now()
-        # Before the key is taken: that is the order in which those that are written together wait for each other.
-        before = await store.by_id_locked(connection, *asked.place)
-
-        async def work() -> Answer:
-            if before is None:
-                raise NotFound(NO_PAYMENT)
-            after = await _apply(context, connection, asked.tenant, before, asked.change, asked.triggered_by, now)
-            return asked.answer(after)
-
-        answer = await run_once(connection, asked.tenant.id, asked.keyed, now, work)
-    if not answer.replayed:
-        context.wake_worker()
-    return answer

@@ -16,18 +16,6 @@ from mockpay.postgres.parameters import jsonb
 from mockpay.postgres.pool import Connection
 from mockpay.types import Money
 
-# The whole queue of outcomes. Whoever holds the row is deciding it; a payment that was decided is not pending.
-_DUE_OUTCOME_SQL: Final = """
-SELECT * FROM payments
-WHERE status = 'pending' AND outcome_due_at <= now()
-ORDER BY outcome_due_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
-"""
-_UPDATE_SQL: Final = """
-UPDATE payments
-SET status = $3, failure_code = $4, failure_message = $5, refund_minor_units = $6, refunded_at = $7,
-    refund_reason = $8, updated_at = $9
-WHERE tenant_id = $1 AND id = $2
-"""
 _UPDATE_DETAILS_SQL: Final = """
 UPDATE payments SET webhook_url = $3, description = $4, metadata = $5, updated_at = $6
 WHERE tenant_id = $1 AND id = $2
@@ -85,19 +73,10 @@ FROM unnest($1::uuid[], $2::uuid[]) AS wanted (tenant_id, id)
 JOIN payments ON payments.tenant_id = wanted.tenant_id AND payments.id = wanted.id
 JOIN tenants ON tenants.id = payments.tenant_id
 """
+# Not by counting them: each creation adds to it.
 _COUNT_BY_TENANT_SQL: Final = """
-SELECT tenant_id, count(*) AS payments FROM payments WHERE tenant_id = ANY ($1::uuid[]) GROUP BY tenant_id
+SELECT tenant_id, creations FROM creation_counters WHERE tenant_id = ANY ($1::uuid[])
 """
-
-
-async def due_outcome(connection: Connection) -> Payment | None:
-    """A payment whose outcome is due, locked; one that another process is deciding is passed over."""
-    return _payment_of(await connection.fetchrow(_DUE_OUTCOME_SQL))
-
-
-async def update(connection: Connection, payment: Payment) -> None:
-    """Write what a transition may change. The caller holds the row's lock."""
-    await connection.execute(_UPDATE_SQL, payment.tenant_id, payment.id, *state_columns(payment), payment.updated_at)
 
 
 def state_columns(payment: Payment) -> tuple[Any, ...]:
@@ -135,9 +114,9 @@ async def current_urls(
 
 
 async def count_by_tenant(connection: Connection, tenant_ids: list[UUID]) -> dict[UUID, int]:
-    """Tenants without payments are left out."""
+    """Returns how many payments each of the tenants has made."""
     rows = await connection.fetch(_COUNT_BY_TENANT_SQL, tenant_ids)
-    return {row["tenant_id"]: row["payments"] for row in rows}
+    return {row["tenant_id"]: row["creations"] for row in rows}
 
 
 async def by_id(connection: Connection, tenant_id: UUID, payment_id: UUID) -> Payment | None:

@@ -9,7 +9,9 @@ import asyncpg
 import msgspec
 
 from mockpay.audit.chain import EMPTY, Entry, Head
-from mockpay.idempotency.model import KeyedRequest, Stored
+from mockpay.faults.rules import Counted
+from mockpay.faults.store import count_columns
+from mockpay.idempotency.model import FINGERPRINT_VERSION, KeyedRequest, Stored
 from mockpay.payments.model import Payment
 from mockpay.payments.store import payment_of, state_columns
 from mockpay.postgres.parameters import columns_of, jsonb
@@ -19,7 +21,8 @@ from mockpay.webhooks.store import NewDelivery, delivery_columns
 # Of one moment: each payment with the end of its audit trail, and what its request's key stands for already. xmin is
 # another one after each change of a row: what PostgreSQL has for a version.
 _FACTS_SQL: Final = """
-SELECT payment.*, head.sequence, head.entry_hash, stored.fingerprint, stored.answer_status, stored.answer_body
+SELECT payment.*, head.sequence, head.entry_hash, stored.fingerprint, stored.fingerprint_version,
+       stored.answer_status, stored.answer_body, tenant.has_faults, tenant.default_url
 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS asked (tenant_id, id, key, place)
 LEFT JOIN LATERAL (
     SELECT xmin::text AS version, payments.* FROM payments
@@ -30,13 +33,20 @@ LEFT JOIN LATERAL (
     WHERE audit_log.tenant_id = asked.tenant_id AND audit_log.payment_id = asked.id ORDER BY sequence DESC LIMIT 1
 ) AS head ON true
 LEFT JOIN LATERAL (
-    SELECT fingerprint, answer_status, answer_body FROM idempotency_keys
+    SELECT fingerprint, fingerprint_version, answer_status, answer_body FROM idempotency_keys
     WHERE idempotency_keys.tenant_id = asked.tenant_id AND idempotency_keys.key = asked.key LIMIT 1
 ) AS stored ON true
+CROSS JOIN LATERAL (
+    SELECT has_faults, webhook_url AS default_url FROM tenants WHERE tenants.id = asked.tenant_id LIMIT 1
+) AS tenant
 ORDER BY asked.place
 """
-# Passed over, with all that belongs to it, is a payment that changed since, and one for whose request the key was taken
-# since. Payments are locked, then keys are taken, each in one order.
+_LOCK_SQL: Final = """
+SELECT id FROM payments WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE
+"""
+# Passed over, with all that belongs to it, is a payment that changed since, one of a tenant one of whose fault rules
+# was asked by another request since, and one for whose request the key was taken since. Payments are locked, then fault
+# rules, then keys are taken, each in one order.
 _WRITE_SQL: Final = """
 WITH asked AS (
     SELECT * FROM unnest(
@@ -49,15 +59,39 @@ WITH asked AS (
         triggered_by, entry_metadata, prev_hash, entry_hash
     )
 ),
-unchanged AS (
+same AS (
     SELECT payment.tenant_id, payment.id AS payment_id FROM payments AS payment
     JOIN asked ON asked.tenant_id = payment.tenant_id AND asked.payment_id = payment.id
     WHERE payment.xmin::text = asked.version
     ORDER BY payment.tenant_id, payment.id FOR NO KEY UPDATE OF payment
 ),
+counted AS (
+    SELECT * FROM unnest($22::uuid[], $23::uuid[], $24::bigint[], $25::bigint[], $26::bigint[])
+        AS counted (tenant_id, id, matched_before, matched, fired)
+),
+held AS (
+    SELECT rule.tenant_id, rule.id
+    FROM fault_rules AS rule JOIN counted ON counted.tenant_id = rule.tenant_id AND counted.id = rule.id
+    WHERE rule.matched = counted.matched_before AND rule.tenant_id IN (SELECT tenant_id FROM same)
+    ORDER BY rule.tenant_id, rule.id FOR NO KEY UPDATE OF rule
+),
+moved_on AS (
+    SELECT counted.tenant_id FROM counted LEFT JOIN held USING (tenant_id, id) WHERE held.id IS NULL
+),
+unchanged AS (
+    SELECT tenant_id, payment_id FROM same WHERE tenant_id NOT IN (SELECT tenant_id FROM moved_on)
+),
+asked_rules AS (
+    UPDATE fault_rules AS rule SET matched = counted.matched, fired = counted.fired
+    FROM counted
+    WHERE rule.tenant_id = counted.tenant_id AND rule.id = counted.id
+      AND counted.tenant_id IN (SELECT tenant_id FROM unchanged)
+),
 taken AS (
-    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, answer_status, answer_body, created_at)
-    SELECT tenant_id, key, fingerprint, 200, answer_body, $1 FROM asked JOIN unchanged USING (tenant_id, payment_id)
+    INSERT INTO idempotency_keys (tenant_id, key, fingerprint, fingerprint_version, answer_status, answer_body,
+                                  created_at)
+    SELECT tenant_id, key, fingerprint, $21, 200, answer_body, $1
+    FROM asked JOIN unchanged USING (tenant_id, payment_id)
     WHERE key IS NOT NULL ORDER BY tenant_id, key
     ON CONFLICT DO NOTHING RETURNING tenant_id, key
 ),
@@ -80,11 +114,19 @@ entry AS (
 ),
 delivery AS (
     INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
-                                    max_attempts, created_at, next_attempt_at)
-    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, now()
-    FROM unnest($21::uuid[], $22::uuid[], $23::uuid[], $24::uuid[], $25::text[], $26::text[], $27::text[],
-                $28::text[], $29::integer[], $30::timestamptz[])
-        AS queued (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at)
+                                    max_attempts, created_at, fault, fault_rule, fault_seed, next_attempt_at)
+    SELECT tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, fault,
+           fault_rule, fault_seed,
+           -- Not held back for the next event if an earlier one is: it is the next, and sets that one free.
+           CASE WHEN starts_with(fault, 'reorder') AND EXISTS (
+               SELECT FROM webhook_deliveries AS earlier
+               WHERE earlier.tenant_id = queued.tenant_id AND earlier.payment_id = queued.payment_id
+                 AND earlier.status = 'pending' AND earlier.attempts = 0 AND starts_with(earlier.fault, 'reorder')
+           ) THEN now() ELSE now() + held_seconds * interval '1 second' END
+    FROM unnest($27::uuid[], $28::uuid[], $29::uuid[], $30::uuid[], $31::text[], $32::text[], $33::text[],
+                $34::text[], $35::integer[], $36::timestamptz[], $37::text[], $38::uuid[], $39::bigint[], $40::float8[])
+        AS queued (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at,
+                   fault, fault_rule, fault_seed, held_seconds)
     JOIN moved USING (tenant_id, payment_id)
 )
 SELECT tenant_id, payment_id FROM moved
@@ -95,12 +137,17 @@ Place = tuple[UUID, UUID]
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment as it is, the end of its audit trail, and the answer that is stored for the request already."""
+    """A payment as it is, the end of its audit trail, and the answer that is stored for the request already.
+
+    `has_faults` and `default_url` are its tenant's.
+    """
 
     payment: Payment | None
     version: str
     head: Head
     stored: Stored | None
+    has_faults: bool
+    default_url: str | None
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,19 +165,31 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
         return self.payment.tenant_id, self.payment.id
 
 
+async def lock(connection: Connection, place: Place) -> None:
+    """Keeps the payment as it is until the transaction ends."""
+    await connection.execute(_LOCK_SQL, *place)
+
+
 async def facts(connection: Connection, asked: Sequence[tuple[UUID, UUID, str | None]]) -> list[Known]:
     """For each, of a tenant's payment and a request's key, in their order."""
     return [_known(row) for row in await connection.fetch(_FACTS_SQL, *columns_of(asked, 3))]
 
 
-async def write(connection: Connection, moved: Sequence[Moved], now: datetime) -> set[Place]:
-    """Those that were written. For the others the facts no longer hold. No payment and no key is among them twice."""
+async def write(
+    connection: Connection, moved: Sequence[Moved], counted: Sequence[Counted], now: datetime
+) -> set[Place]:
+    """Returns those that were written. For the others the facts no longer hold.
+
+    No payment and no key is among them twice. `counted` is what the fault rules of their tenants count.
+    """
     deliveries = [delivery_columns(each.delivery) for each in moved if each.delivery]
     rows = await connection.fetch(
         _WRITE_SQL,
         now,
         *columns_of([_columns(each) for each in moved], 19),
-        *columns_of(deliveries, 10),
+        FINGERPRINT_VERSION,
+        *count_columns(counted),
+        *columns_of(deliveries, 14),
     )
     return {(row["tenant_id"], row["payment_id"]) for row in rows}
 
@@ -138,12 +197,15 @@ async def write(connection: Connection, moved: Sequence[Moved], now: datetime) -
 def _known(row: asyncpg.Record) -> Known:
     columns = dict(row)
     version, sequence, entry_hash = (columns.pop(name) for name in ("version", "sequence", "entry_hash"))
-    answered = [columns.pop(name) for name in ("fingerprint", "answer_status", "answer_body")]
+    answered = [columns.pop(name) for name in ("fingerprint", "fingerprint_version", "answer_status", "answer_body")]
+    has_faults, default_url = columns.pop("has_faults"), columns.pop("default_url")
     return Known(
         payment=None if version is None else payment_of(columns),
         version=version,
         head=EMPTY if sequence is None else Head(sequence, entry_hash),
         stored=None if answered[0] is None else Stored(*answered),
+        has_faults=has_faults,
+        default_url=default_url,
     )
 
 

@@ -33,7 +33,6 @@ _PAGE_SQL: Final = """
 SELECT id, name, email, rate_limit_tier, webhook_url, created_at, has_faults FROM tenants
 WHERE id < $1 ORDER BY id DESC LIMIT $2
 """
-_COUNT_SQL: Final = "SELECT count(*) FROM tenants"
 
 
 async def insert(connection: Connection, tenant: Tenant, api_key_sha256: bytes) -> bool:
@@ -79,8 +78,3 @@ async def lock(connection: Connection, tenant_id: UUID) -> None:
 async def page(connection: Connection, before: UUID, limit: int) -> list[Tenant]:
     """Newest first."""
     return [Tenant(**dict(row)) for row in await connection.fetch(_PAGE_SQL, before, limit)]
-
-
-async def count(connection: Connection) -> int:
-    found: int = await connection.fetchval(_COUNT_SQL)
-    return found

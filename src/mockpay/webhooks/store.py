@@ -23,17 +23,6 @@ UPDATE webhook_secrets SET expires_at = CASE WHEN expires_at IS NULL THEN now() 
 WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > now())
 RETURNING expires_at
 """
-_ENQUEUE_SQL: Final = """
-INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts,
-                                created_at, fault, fault_rule, next_attempt_at, fault_seed)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-        -- Not held back for the next event if an earlier one is: it is the next, and sets that one free.
-        CASE WHEN starts_with($11, 'reorder') AND EXISTS (
-            SELECT FROM webhook_deliveries
-            WHERE tenant_id = $1 AND payment_id = $3 AND status = 'pending' AND attempts = 0
-              AND starts_with(fault, 'reorder')
-        ) THEN now() ELSE now() + $13::float8 * interval '1 second' END, $14)
-"""
 
 # The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
 # now() and not clock_timestamp(): the index can be searched for a value that is fixed during the statement.
@@ -282,20 +271,12 @@ async def current_secret(connection: Connection, tenant_id: UUID) -> str:
     return secret
 
 
-async def enqueue(connection: Connection, delivery: NewDelivery) -> None:
-    """In the caller's transaction: the event exists if, and only if, what it tells of does."""
-    await connection.execute(
-        _ENQUEUE_SQL,
-        *delivery_columns(delivery),
-        str(delivery.fault) if delivery.fault else None,
-        delivery.fault_rule,
-        delivery.fault.held_seconds if delivery.fault else 0.0,
-        delivery.fault_seed,
-    )
-
-
 def delivery_columns(delivery: NewDelivery) -> tuple[Any, ...]:
-    """tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at."""
+    """tenant_id, id, payment_id, event_id, event, url, receiver_host, payload, max_attempts, created_at, fault,
+    fault_rule, fault_seed, and for how many seconds the fault holds it back: for `unnest`.
+
+    It is written in the transaction of what it tells of: the one exists if, and only if, the other does.
+    """
     return (
         delivery.tenant_id,
         delivery.id,
@@ -307,6 +288,10 @@ def delivery_columns(delivery: NewDelivery) -> tuple[Any, ...]:
         delivery.payload.decode(),
         delivery.max_attempts,
         delivery.created_at,
+        str(delivery.fault) if delivery.fault else None,
+        delivery.fault_rule,
+        delivery.fault_seed,
+        delivery.fault.held_seconds if delivery.fault else 0.0,
     )
 
 
