@@ -210,6 +210,11 @@ def _check_deliveries(found: Findings, books: Books) -> None:
         if each["url"] == NOBODY_LISTENS and each["status"] == "delivered":
             found.disagreements.append(f"{event_id} counts as delivered, where nobody listens")
     found.checked["deliveries"] = len(books.deliveries)
+    flagged = [id_ for id_, each in books.payments.items() if each["status"] == "flagged" and each["webhook_url"]]
+    for payment_id in flagged:
+        if queued[payment_id, NAMES_OF["flagged"]] != 1:
+            found.disagreements.append(f"{payment_id} is flagged, and has not one delivery")
+    found.checked["flagged ones with a webhook"] = len(flagged)
     found.checked["dead ones"] = sum(each["status"] == "dead" for each in books.deliveries.values())
 
 

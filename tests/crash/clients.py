@@ -16,14 +16,13 @@ from tests.support.model import money
 PATIENCE_SECONDS: Final = 60.0
 NOBODY_LISTENS: Final = "http://127.0.0.1:9/webhooks"
 _RETRY_SECONDS: Final = 0.05
-_NEVER: Final = {"fault": "error; status=503; code=never", "probability": 0}
 _OUTCOMES: Final = ("success", "failed")
 
 
 class Client:
     """One tenant's checkout, on a thread. It repeats what got no answer, with the same key, until it gets one.
 
-    Every third tenant has a rule for faults, which never fires: its payments go another way through the gateway.
+    Every third tenant has fault rules that come and go, and never fire: see `weather`.
     """
 
     def __init__(self, number: int, seed: int, urls: list[str], receiver_url: str, ledger: Ledger) -> None:
@@ -38,10 +37,9 @@ class Client:
         self._http = httpx.Client(timeout=10, trust_env=False)
         tenant = self._registered(f"client-{number}@example.com")
         self._tenant_id: str = tenant["tenant_id"]
-        self._http.headers["Authorization"] = f"Bearer {tenant['api_key']}"
-        self._has_faults = number % 3 == 0
-        if self._has_faults:
-            self._add_rule()
+        self.api_key: str = tenant["api_key"]
+        self._http.headers["Authorization"] = f"Bearer {self.api_key}"
+        self.has_faults = number % 3 == 0
         self._thread = threading.Thread(target=self._run, name=f"client {number}")
 
     def start(self) -> None:
@@ -65,12 +63,6 @@ class Client:
         self._ledger.made.append(("tenants", tenant["tenant_id"]))
         return tenant
 
-    def _add_rule(self) -> None:
-        answer = self._sent("rule", lambda url: self._http.post(f"{url}/api/faults", json=_NEVER))
-        if answer is not None:
-            assert answer.status_code == 201, answer.text
-            self._ledger.made.append(("fault_rules", answer.json()["id"]))
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -86,9 +78,13 @@ class Client:
         body: dict[str, Any] = {"amount": money(amount), "currency": "USD", "webhook_url": webhook}
         if outcome:
             body["outcome"] = {"status": outcome, "after_seconds": self._chance.choice((0, 0.5))}
-        payment = self._ask("create", "/api/payments", body, amount, outcome=outcome)
+        if self._chance.random() < 0.15:
+            payment = self._ask_two(body, amount, outcome)
+        else:
+            payment = self._ask("create", "/api/payments", body, amount, outcome=outcome)
         if payment is None or payment["status"] == "flagged" or outcome:
             return
+        amount = round(payment["amount"] * 100)
         path = f"/api/payments/{payment['id']}"
         status = self._chance.choice(("success", "success", "failed"))
         changed = self._ask("simulate", f"{path}/simulate", {"status": status}, amount, payment["id"])
@@ -101,8 +97,6 @@ class Client:
             self._replay(path)
         if self._chance.random() < 0.02:
             self._registered(f"client-{self._number}-{self._count}@example.com")
-            if self._has_faults:
-                self._add_rule()
 
     def _ask(
         self,
@@ -136,6 +130,32 @@ class Client:
             else:
                 shown = answer.json()
                 self._ledger.told.append(Told(asked, shown["payment_id"], shown["status"], answer.content))
+        return shown
+
+    def _ask_two(self, body: dict[str, Any], amount: int, outcome: str | None) -> dict[str, Any] | None:
+        """Two payments under one key at the same time, on both processes: one is created, the other refused for good."""
+        self._count += 1
+        key = f"create {self._number}-{self._count}"
+        bodies = {each: {**body, "amount": money(each)} for each in (amount, amount + 1)}
+        # Before it is known which one it will be: a kill of this program must not leave it unasked.
+        self._ledger.asked[key] = Asked(self._tenant_id, key, "create", amount, "", outcome)
+
+        def send(of: int) -> httpx.Response | None:
+            headers = {"Idempotency-Key": key}
+            post = functools.partial(self._http.post, json=bodies[of], headers=headers)
+            return self._sent(key, lambda url: post(f"{url}/api/payments"), self._count + of)
+
+        answers = dict(zip(bodies, self._pool.map(send, bodies), strict=True))
+        statuses = sorted(0 if answer is None else answer.status_code for answer in answers.values())
+        if statuses != [201, 422]:
+            self._ledger.surprises.append(f"{key}: two bodies were answered with {statuses}")
+            return None
+        [(of, answer)] = [(of, each) for of, each in answers.items() if each is not None and each.status_code == 201]
+        shown: dict[str, Any] = answer.json()
+        asked = self._ledger.asked[key] = Asked(self._tenant_id, key, "create", of, "", outcome)
+        if float(shown["amount"]) != float(money(of)):
+            self._ledger.surprises.append(f"{key}: {of} minor units were asked for, and got {answer.text}")
+        self._ledger.told.append(Told(asked, shown["payment_id"], shown["status"], answer.content))
         return shown
 
     def _replay(self, path: str) -> None:

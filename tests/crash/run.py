@@ -14,6 +14,7 @@ from tests.crash.books import Findings
 from tests.crash.clients import Client
 from tests.crash.ledger import Ledger
 from tests.crash.machine import ADMIN_KEY, Machine
+from tests.crash.weather import Weather
 from tests.support.background import Background
 from tests.support.processes import end_velocity_rule
 
@@ -58,17 +59,20 @@ def run(folder: Path, *, seed: int, kills: int, seconds: float, say: Callable[[s
         end_velocity_rule(machine.url("serve"), ADMIN_KEY)
         urls = [machine.url(part) for part in ("serve", "api")]
         clients = [Client(number, seed, urls, background.receiver.url, ledger) for number in range(CLIENTS)]
-        for client in clients:
-            client.start()
+        weather = Weather(seed, urls, ADMIN_KEY, [each.api_key for each in clients if each.has_faults], ledger)
+        threads: list[Client | Weather] = [*clients, weather]
+        for each in threads:
+            each.start()
         for number in range(kills):
             _tend_for(machine, chance.uniform(0.2, 1.8) * seconds / kills)
             victim = machine.kill_one()
             say(f"kill {number + 1} of {kills}: {victim}; {len(ledger.told)} answers so far")
         machine.settle()
-        for client in clients:
-            client.stop()
+        for each in threads:
+            each.stop()
         books.wait_until_drained(machine.database_url)
         findings = books.check(machine.database_url, ledger, background.receiver.received)
+    findings.checked["changes of rules"] = weather.changes
     surprises = ledger.surprises + machine.surprises + [f"no answer for a minute: {key}" for key in ledger.unanswered]
     return Outcome(
         seed=seed, seconds=time.monotonic() - started, operations=len(ledger.asked), kills=machine.kills,

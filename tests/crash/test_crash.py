@@ -16,3 +16,5 @@ def test_nothing_is_lost_and_nothing_is_done_twice_by_kills_at_any_moment() -> N
     assert all(outcome.kills.values()), "each part was killed"
     assert outcome.findings.checked["answers"] > 100
     assert outcome.findings.checked["dead ones"] > 0
+    assert outcome.findings.checked["flagged ones with a webhook"] > 0
+    assert outcome.findings.checked["changes of rules"] > 10
