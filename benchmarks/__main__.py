@@ -12,13 +12,15 @@ from pathlib import Path
 
 from tests.support.processes import Gateway, running
 
-from benchmarks import ceiling, deliveries, faults, growth, load, peers
+from benchmarks import ceiling, deliveries, faults, growth, hostile, load, peers
 from benchmarks.report import LOAD_COLUMNS, Report
 from benchmarks.servers import api, embedded
 from mockpay.database_access import DatabaseAccess
 from mockpay.logs import configure_logging
+from mockpay.postgres.pool import connect
 
 CONNECTIONS = (1, 8, 32, 128, 512)
+THRESHOLDS = (5, 1_000, 1_000_000)
 NODE_PER_SECOND = 394
 """What the original of this idea does with 8 connections, on another machine; with 32 it locks up."""
 
@@ -33,6 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mockpay-bench-") as name:
         folder = Path(name)
         measure_database(report, folder, options.seconds)
+        measure_neighbours(report, folder)
         measure_peers(report, folder, options.peers, options.seconds)
         measure_growth(report, folder)
         measure_deliveries(report, folder)
@@ -56,6 +59,7 @@ def measure_database(report: Report, folder: Path, seconds: float) -> None:
                 idle = max(idle, *(process.memory_info().rss / 2**20 for process in load.processes(gateway)))
                 creates |= measure_creates(report, gateway, folder, processes, seconds, limit)
         report_bars(report, creates, idle, limit)
+        measure_thresholds(report, folder, access, seconds, limit)
         with api(folder, access, 2) as gateway:
             measure_others(report, gateway, folder, seconds, limit)
         measure_faults(report, folder, access, seconds)
@@ -138,12 +142,67 @@ def measure_peers(report: Report, folder: Path, programs: Path, seconds: float) 
     report.text(f"MockPay's payments a second are {ours / theirs:.1f} times those of localstripe.")
 
 
+def measure_neighbours(report: Report, folder: Path) -> None:
+    """In a database of its own."""
+    report.section(
+        "What a tenant notices of a hostile neighbour: medians, with a usual one and with a hostile one, in turns",
+        "what the neighbour does", "create ms", "webhook ms", "create, ratio", "webhook, ratio",
+    )  # fmt: skip
+    for what, usual, attacked in hostile.measure(folder):
+        ratios = attacked.create / usual.create, attacked.webhook / usual.webhook
+        times = (f"{one * 1000:.1f} → {other * 1000:.1f}" for one, other in (
+            (usual.create, attacked.create), (usual.webhook, attacked.webhook),
+        ))  # fmt: skip
+        report.row(what, *times, *(f"{ratio:.2f}" for ratio in ratios))
+        report.bar(
+            f"beside a neighbour with {what}", "≤ 2 times the usual", " and ".join(f"{ratio:.2f}" for ratio in ratios),
+            is_met=max(ratios) <= 2,
+        )  # fmt: skip
+
+
+def measure_thresholds(report: Report, folder: Path, access: DatabaseAccess, seconds: float, limit: float) -> None:
+    """One tenant, whose payments a velocity rule counts. A new tenant each time, so that each begins at nothing."""
+    report.section("Creates of one tenant by the threshold of the velocity rule, 32 connections", *LOAD_COLUMNS)
+    found: dict[tuple[int, int], float] = {}
+    for _ in range(2):
+        for processes in (1, 2):
+            with api(folder, access, processes) as gateway:
+                for threshold in THRESHOLDS:
+                    asyncio.run(set_threshold(access, threshold))
+                    keys = load.registered(gateway, 1)
+                    result = load.measure(gateway, "create", keys, folder, connections=32, seconds=seconds)
+                    report.load(f"{processes} process(es), threshold {threshold:,}", result, limit)
+                    found[processes, threshold] = max(result.per_second, found.get((processes, threshold), 0.0))
+    asyncio.run(set_threshold(access, THRESHOLDS[0]))
+    for threshold in THRESHOLDS[1:]:
+        of_limit = found[2, threshold] / limit
+        report.bar(
+            f"create, 32 connections, 2 processes, one tenant, threshold {threshold:,}", "≥ 0.6 of the ceiling",
+            f"{of_limit:.2f}", is_met=of_limit >= 0.6,
+        )  # fmt: skip
+        of_one = found[2, threshold] / found[1, threshold]
+        report.bar(f"2 processes to 1, the same, threshold {threshold:,}", "≥ 1", f"{of_one:.2f}", is_met=of_one >= 1)
+    between = found[2, THRESHOLDS[2]] / found[2, THRESHOLDS[1]]
+    report.bar(
+        f"threshold {THRESHOLDS[2]:,} to {THRESHOLDS[1]:,}, 2 processes", "≥ 0.9: no dependence", f"{between:.2f}",
+        is_met=between >= 0.9,
+    )  # fmt: skip
+
+
+async def set_threshold(access: DatabaseAccess, threshold: int) -> None:
+    connection = await connect(access.migration_url)
+    await connection.execute("UPDATE fraud_rules SET threshold = $1 WHERE rule_type = 'velocity'", threshold)
+    await connection.close()
+
+
 def measure_faults(report: Report, folder: Path, access: DatabaseAccess, seconds: float) -> None:
     report.section(
         "What faults and the timeline cost a create, in turns", "what", "a second", "median ratio", "in single rounds"
     )
-    for cells in faults.cost(folder, access, seconds):
-        report.row(*cells)
+    for what, a_second, ratio, rounds in faults.cost(folder, access, seconds):
+        report.row(what, a_second, ratio, rounds)
+        if what == faults.WITH_RULE:
+            report.bar(f"create, {what}", "≥ 0.85 of one without", ratio, is_met=float(ratio) >= 0.85)
 
 
 def measure_deliveries(report: Report, folder: Path) -> None:

@@ -16,6 +16,7 @@ from mockpay.database_access import DatabaseAccess
 
 ROUNDS: Final = 5
 CONNECTIONS: Final = 32
+WITH_RULE: Final = "each tenant with a rule that never fires"
 NEVER_FIRES: Final = {"fault": "reset", "operation": "create", "probability": 0}
 
 
@@ -40,7 +41,7 @@ def cost(folder: Path, access: DatabaseAccess, seconds: float) -> Iterator[tuple
             "as it is, no fault set": (as_it_is, None),
             "without the layer of faults": (start(WithoutFaults, "without-faults"), None),
             "requests not kept for the timeline": (start(Gateway, "not-kept", MOCKPAY_TIMELINE_HOURS="0"), None),
-            "each tenant with a rule that never fires": (as_it_is, NEVER_FIRES),
+            WITH_RULE: (as_it_is, NEVER_FIRES),
         }
         rates: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(ROUNDS):
