@@ -11,10 +11,8 @@ import signal
 import socket
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -29,10 +27,13 @@ from mockpay.database_access import (
     snapshot,
 )
 from mockpay.errors import StartupError
-from mockpay.listening import allow_many_connections, base_url, bind
+from mockpay.listening import BACKLOG, allow_many_connections, base_url, bind
 from mockpay.settings import Settings
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    import uvicorn
     from litestar.types import ASGIApp
 
     from mockpay.audit.checkpoint import Covered, Summary
@@ -144,17 +145,18 @@ def _run_servers(
     announce: Callable[[], None],
 ) -> None:
     """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
+    from multiprocessing import Pipe
+
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
 
     from mockpay.faults.protocol import TellingProtocol
-    from mockpay.supervisor import EachWithItsOwn
     from mockpay.web.connection import Room
 
     room = Room(allow_many_connections(settings))
     limits = {"request_timeout_seconds": settings.request_timeout_seconds, "room": room}
+    reader, started = Pipe(duplex=False)
     config = uvicorn.Config(
-        functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
+        functools.partial(_build_app, settings, url, os.getpid(), started, with_worker=with_worker),
         factory=True,
         workers=settings.workers,
         http=functools.partial(TellingProtocol, **limits),  # type: ignore[arg-type]  # it is only called
@@ -167,19 +169,32 @@ def _run_servers(
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        backlog=BACKLOG,
     )
     announcer = threading.Thread(
-        target=_announce_when_answering, args=(base_url(listeners[0]), requested, announce), daemon=True
+        target=_announce_when_started, args=(reader, settings.workers, requested, announce), daemon=True
     )
     announcer.start()
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=listeners)
-    else:
-        with _shared_counters():
-            supervisor = EachWithItsOwn(config, sockets=listeners)
-            supervisor.run()
-        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-            raise StartupError("A server process could not start; what it logged above says why.")
+    try:
+        if settings.workers == 1:
+            uvicorn.Server(config).run(sockets=listeners)
+        else:
+            _run_several(config, listeners)
+    finally:
+        started.close()
+        announcer.join()
+
+
+def _run_several(config: "uvicorn.Config", listeners: list[socket.socket]) -> None:
+    from uvicorn.config import STARTUP_FAILURE
+
+    from mockpay.supervisor import EachWithItsOwn
+
+    with _shared_counters():
+        supervisor = EachWithItsOwn(config, sockets=listeners)
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise StartupError("A server process could not start; what it logged above says why.")
 
 
 @contextmanager
@@ -192,15 +207,16 @@ def _shared_counters() -> Iterator[None]:
         yield
 
 
-def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":
-    """In the process that serves it, which is `parent` itself or a child of it."""
+def _build_app(settings: Settings, url: str, parent: int, started: "Connection", *, with_worker: bool) -> "ASGIApp":
+    """In the process that serves it, which is `parent` itself or a child of it. `started` is told when it does."""
     from mockpay.app import create_app
     from mockpay.logs import configure_logging
 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
     if parent != os.getpid():
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    app = create_app(settings, url, with_worker=with_worker)
+    tell = functools.partial(_tell_started, started)
+    app = create_app(settings, url, with_worker=with_worker, on_started=tell)
     # What is made until now stays for good. To look through it again and again would take a part of every request.
     gc.collect()
     gc.freeze()
@@ -216,22 +232,26 @@ def _end_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _announce_when_answering(base: str, requested: threading.Event, announce: Callable[[], None]) -> None:
-    """Say so only when it is true, whichever process answers."""
-    url = f"{base}/health"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    pause = threading.Event()
-    while True:
-        try:
-            opener.open(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            pause.wait(0.02)
-            continue
+def _announce_when_started(
+    reader: "Connection", servers: int, requested: threading.Event, announce: Callable[[], None]
+) -> None:
+    """Announce once each of our own servers has said through the pipe that it serves.
+
+    To ask whoever answers at the address could mean to ask another program. If the servers end before, nothing is
+    announced.
+    """
+    with closing(reader), suppress(EOFError):
+        for _ in range(servers):
+            reader.recv_bytes()
         if requested.is_set():  # in the moment before Uvicorn took the signals over
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             announce()
-        return
+
+
+def _tell_started(started: "Connection") -> None:
+    with suppress(OSError):  # a process that takes the place of a dead one: it was announced long ago
+        started.send_bytes(b"started")
 
 
 def _announce(settings: Settings, base: str, admin_key_place: str) -> None:
