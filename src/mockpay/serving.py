@@ -21,12 +21,14 @@ from mockpay.admin_key import ensure_admin_key
 from mockpay.database_access import (
     check_database,
     check_production,
+    connection_to,
     database,
     external_database,
     migrate_patiently,
     snapshot,
 )
 from mockpay.errors import StartupError
+from mockpay.limits import LIFT, Allowance, allowances_in_words, velocity_in_force
 from mockpay.listening import BACKLOG, allow_many_connections, base_url, bind
 from mockpay.settings import Settings
 
@@ -55,7 +57,8 @@ def serve(settings: Settings) -> None:
         migrate_patiently(settings, access)
         admin_key, admin_key_place = ensure_admin_key(settings)
         settings = replace(settings, admin_key=admin_key)
-        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
+        limits = _limits(settings, access.url)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place, limits)
         if not requested.is_set():
             _run_servers(settings, access.url, listeners, requested, with_worker=True, announce=announce)
 
@@ -67,7 +70,8 @@ def serve_api(settings: Settings) -> None:
     with bind(settings) as listeners, stop_requests() as requested:
         asyncio.run(check_database(settings, url))
         admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
-        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
+        limits = _limits(settings, url)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place, limits)
         if not requested.is_set():
             _run_servers(settings, url, listeners, requested, with_worker=False, announce=announce)
 
@@ -254,12 +258,28 @@ def _tell_started(started: "Connection") -> None:
         started.send_bytes(b"started")
 
 
-def _announce(settings: Settings, base: str, admin_key_place: str) -> None:
+def _limits(settings: Settings, url: str) -> str:
+    """What holds for a new tenant, in words."""
+    if settings.unlimited:
+        return f"none: {LIFT} lifts those of requests, and fraud rules that count payments"
+    from mockpay.postgres.pool import patiently
+    from mockpay.tenants.rate_limit import allowance_of
+
+    async def velocity() -> Allowance | None:
+        async with connection_to(url) as connection:
+            return await velocity_in_force(connection)
+
+    found = asyncio.run(patiently(velocity, settings.start_patience_seconds))
+    return allowances_in_words(allowance_of(settings, settings.rate_limit_tier), found)
+
+
+def _announce(settings: Settings, base: str, admin_key_place: str, limits: str) -> None:
     where = "MOCKPAY_DATABASE_URL" if settings.database_url else f"embedded PostgreSQL in {settings.data_dir}"
     lines = [
         f"MockPay listens on {base} ({settings.env})",
         f"  database    {where}",
         f"  admin key   {admin_key_place}",
+        f"  limits      {limits}",
         f"  reference   {base}/docs",
         f"  try         curl {base}/api/auth/register -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
         "Ctrl-C stops it.",

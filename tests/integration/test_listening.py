@@ -6,6 +6,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_of_many_starts_at_the_same_moment_one_has_the_port() -> None:
         settings = replace(SETTINGS, port=free_port())
         every = threading.Barrier(STARTS)
         with ThreadPoolExecutor(STARTS) as threads:
-            had = list(threads.map(lambda number: has_port(settings, number, every), range(STARTS)))
+            had = list(threads.map(has_port, repeat(settings), range(STARTS), repeat(every)))
         assert sum(had) == 1
 
 

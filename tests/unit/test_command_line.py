@@ -51,6 +51,12 @@ def test_the_concurrency_of_a_worker_has_a_short_name(flag: str) -> None:
     assert bound.arguments["settings"].webhook_concurrency == 7
 
 
+@pytest.mark.parametrize("command", ["serve", "api"])
+def test_the_limits_are_lifted_by_a_flag(command: str) -> None:
+    assert app.parse_args([command, "--unlimited"])[1].arguments["settings"].unlimited is True
+    assert not Settings().unlimited
+
+
 def test_commands_for_an_external_database_say_so() -> None:
     with pytest.raises(StartupError, match="'mockpay worker' needs MOCKPAY_DATABASE_URL"):
         external_database(Settings(), "worker")
