@@ -34,7 +34,7 @@ from mockpay.tenants.gate import Gate, admitted_tenant, refuse
 from mockpay.timeline import http as timeline
 from mockpay.timeline.recorder import Recorder
 from mockpay.types import SystemClock
-from mockpay.web import reference
+from mockpay.web import reference, start_page
 from mockpay.web.asgi import BODY_BYTES_MAX
 from mockpay.web.direct import DirectRoutes
 from mockpay.web.error_handler import handle_error
@@ -91,7 +91,19 @@ def create_litestar(
                 on_started()
                 yield
 
-    parts = (tenants, payments, catalogue, deliveries, faults, scenarios, timeline, admin, operations, reference)
+    parts = (
+        tenants,
+        payments,
+        catalogue,
+        deliveries,
+        faults,
+        scenarios,
+        timeline,
+        admin,
+        operations,
+        reference,
+        start_page,
+    )
     return Litestar(
         [route for part in parts for route in part.ROUTES],
         dependencies={
