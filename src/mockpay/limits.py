@@ -1,4 +1,4 @@
-"""The limits that a newcomer meets first, in words: how many requests, how many payments, and how to lift both."""
+"""Says which limits a newcomer meets first: how many requests, how many payments, and what lifts both."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ ORDER BY threshold / window_secs, id LIMIT 1
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """So many requests, or payments, in so many seconds."""
+    """Allows so many requests, or payments, in so many seconds."""
 
     count: int
     seconds: int
@@ -48,7 +48,7 @@ def allowances_in_words(requests: Allowance | None, payments: Allowance | None) 
 
 
 def duration(seconds: int) -> str:
-    """In the largest unit that divides it: 900 is 15 minutes, 90 is 90 seconds."""
+    """Returns the time in the largest unit that divides it: 900 is 15 minutes, 90 is 90 seconds."""
     for length, name in _UNITS:
         if seconds % length == 0 and seconds > length:
             return f"{seconds // length} {name}s"

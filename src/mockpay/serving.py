@@ -259,7 +259,7 @@ def _tell_started(started: "Connection") -> None:
 
 
 def _limits(settings: Settings, url: str) -> str:
-    """What holds for a new tenant, in words."""
+    """Says which limits hold for a new tenant."""
     if settings.unlimited:
         return f"none: {LIFT} lifts those of requests, and fraud rules that count payments"
     from mockpay.postgres.pool import patiently

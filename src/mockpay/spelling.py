@@ -1,4 +1,4 @@
-"""What was typed at the start: variables that are no settings, and errors in the words of whoever typed them."""
+"""Reads what was typed at the start: warns of variables that are no settings, and puts errors in the typist's words."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -41,14 +41,14 @@ def as_typed(sentence: str, arguments: Sequence[str]) -> str:
 
 
 def _nearest(name: str) -> str:
-    """Without what all have in common, which would make any two of them near."""
+    """Compares without what all have in common, which would make any two of them near."""
     settings = {setting.removeprefix(ENVIRONMENT_PREFIX) for setting in _settings_by_flag().values()}
     near = get_close_matches(name.removeprefix(ENVIRONMENT_PREFIX), settings, n=1)
     return f"did you mean {ENVIRONMENT_PREFIX}{near[0]}?" if near else "docs/settings.md lists all there are."
 
 
 def _settings_by_flag() -> dict[str, str]:
-    """The variable of the setting that each flag sets; some have a short flag too."""
+    """Returns the variable of the setting that each flag sets; some have a short flag too."""
     return {flag: environment_name(field.name) for field in fields(Settings) for flag in _flags(field)}
 
 

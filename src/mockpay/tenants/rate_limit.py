@@ -54,7 +54,7 @@ def limits(settings: Settings) -> dict[RateLimitTier, int]:
 
 
 def allowance_of(settings: Settings, tier: RateLimitTier) -> Allowance | None:
-    """The same, with the window that it is counted in."""
+    """Returns the same with the window that it is counted in."""
     limit = limit_of(settings, tier)
     return None if limit is None else Allowance(limit, settings.rate_limit_window_seconds)
 

@@ -1,4 +1,4 @@
-"""What is at the root: where things are, for a program in JSON, and for a person as a page."""
+"""Says at the root where things are: to a program in JSON, to a person as a page."""
 
 from html import escape
 from typing import Any, Final
@@ -65,7 +65,7 @@ _PLACES: Final = PlacesView(
 
 @get("/", tags=["operations"], summary="Where things are", sync_to_thread=False)
 def places(request: Request[Any, Any, Any]) -> Response[PlacesView]:
-    """JSON, or for who prefers `text/html` a short page."""
+    """Answers in JSON, or with a short page to who prefers `text/html`."""
     if request.accept.best_match(["application/json", "text/html"], default="application/json") == "text/html":
         return Response(_page(), media_type="text/html", headers=_VARIES)  # type: ignore[arg-type]  # documented apart
     return json_response(encode(_PLACES), 200, _VARIES)
