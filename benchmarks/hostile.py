@@ -1,7 +1,7 @@
-"""What a tenant notices of a hostile one beside him: how long his creates take, and how long until their webhooks come.
+"""Measures what a tenant notices of a hostile one beside him: how long his creates take, and until their webhooks come.
 
-Each attack is one that once stopped or slowed everybody. Where it is a matter of load, it is compared with a neighbour who
-sends the same load without what is hostile in it: two cores are shared by whoever asks for them.
+Each attack is one that once stopped or slowed everybody. Where it is a matter of load, it is compared with a neighbour
+who sends the same load without what is hostile in it: two cores are shared by whoever asks for them.
 """
 
 import asyncio
@@ -57,7 +57,9 @@ CROSS JOIN LATERAL (
     FROM generate_series(1, $1::integer) AS number
 ) AS receivers
 """
-GIVEN_UP: Final = "UPDATE webhook_deliveries SET status = 'dead', finished_at = now() WHERE status = 'pending'"
+GIVEN_UP: Final = """
+UPDATE webhook_deliveries SET status = 'dead', finished_at = now(), claimed_at = NULL WHERE status = 'pending'
+"""
 POISON: Final = """
 CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;
 CREATE TRIGGER refuse_poison BEFORE UPDATE ON payments FOR EACH ROW WHEN (OLD.idempotency_key = 'poison')

@@ -1,4 +1,6 @@
-"""See that what the tests need from the system is there: PostgreSQL 15 or newer, PgBouncer, libfaketime; or what is named.
+"""See that what the tests need from the system is there, or what is named.
+
+PostgreSQL 15 or newer, PgBouncer, libfaketime, and on Linux nss_wrapper.
 
 On Debian (and its like) as root the missing packages are installed; elsewhere they are named.
 """
@@ -7,10 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-NEEDED = {"postgresql": "postgres", "pgbouncer": "pgbouncer", "faketime": "faketime"}
-BY_NAME = {"wrk": "wrk"}
+from mockpay.postgres.initdb import find_nss_wrapper
+
+Find = Callable[[], Path | None]
 
 
 def find_program(name: str) -> Path | None:
@@ -32,8 +37,16 @@ def _libraries_in(folder: str) -> list[Path]:
     return sorted(Path("/").glob(f"{folder.removeprefix('/')}/faketime/libfaketime.so.1"))
 
 
-def missing_packages(needed: dict[str, str]) -> list[str]:
-    return [package for package, program in needed.items() if find_program(program) is None]
+NEEDED: dict[str, Find] = {
+    "postgresql": partial(find_program, "postgres"),
+    "pgbouncer": partial(find_program, "pgbouncer"),
+    "faketime": partial(find_program, "faketime"),
+} | ({"libnss-wrapper": find_nss_wrapper} if sys.platform == "linux" else {})
+BY_NAME: dict[str, Find] = {"wrk": partial(find_program, "wrk")}
+
+
+def missing_packages(needed: dict[str, Find]) -> list[str]:
+    return [package for package, find in needed.items() if find() is None]
 
 
 def main() -> None:

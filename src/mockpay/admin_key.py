@@ -13,7 +13,7 @@ def ensure_admin_key(settings: Settings) -> tuple[str, str]:
     """The key, and where it is to be found. Raises StartupError if the folder can't be written."""
     if settings.admin_key:
         return settings.admin_key, "MOCKPAY_ADMIN_KEY"
-    path = settings.data_dir.expanduser() / FILE_NAME
+    path = settings.data_folder / FILE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return read_or_make(path), str(path)

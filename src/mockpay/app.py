@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 
 from litestar import Litestar
@@ -34,7 +34,7 @@ from mockpay.tenants.gate import Gate, admitted_tenant, refuse
 from mockpay.timeline import http as timeline
 from mockpay.timeline.recorder import Recorder
 from mockpay.types import SystemClock
-from mockpay.web import reference
+from mockpay.web import reference, start_page
 from mockpay.web.asgi import BODY_BYTES_MAX
 from mockpay.web.direct import DirectRoutes
 from mockpay.web.error_handler import handle_error
@@ -56,9 +56,14 @@ EXPOSED_HEADERS = [
 """Which a web page of another origin may read."""
 
 
-def create_app(settings: Settings, database_url: str, *, with_worker: bool) -> ASGIApp:
-    """The API, and beside it a delivery worker if asked for. The database is opened when the application starts."""
-    return wrapped(create_litestar(settings, database_url, with_worker=with_worker))
+def create_app(
+    settings: Settings, database_url: str, *, with_worker: bool, on_started: Callable[[], None] = lambda: None
+) -> ASGIApp:
+    """The API, and beside it a delivery worker if asked for. The database is opened when the application starts.
+
+    `on_started` is called once it is ready for requests.
+    """
+    return wrapped(create_litestar(settings, database_url, with_worker=with_worker, on_started=on_started))
 
 
 def wrapped(app: Litestar) -> ASGIApp:
@@ -73,7 +78,9 @@ def wrapped(app: Litestar) -> ASGIApp:
     return RequestLog(Gate(seen, context_of), lambda: context_of().telemetry)
 
 
-def create_litestar(settings: Settings, database_url: str, *, with_worker: bool) -> Litestar:
+def create_litestar(
+    settings: Settings, database_url: str, *, with_worker: bool, on_started: Callable[[], None] = lambda: None
+) -> Litestar:
     """The application alone. It needs `wrapped` around it."""
 
     @asynccontextmanager
@@ -81,9 +88,22 @@ def create_litestar(settings: Settings, database_url: str, *, with_worker: bool)
         async with open_parts(settings, database_url) as (context, worker):
             app.state.context = context
             async with recording(context), running(context, worker) if with_worker else nullcontext():
+                on_started()
                 yield
 
-    parts = (tenants, payments, catalogue, deliveries, faults, scenarios, timeline, admin, operations, reference)
+    parts = (
+        tenants,
+        payments,
+        catalogue,
+        deliveries,
+        faults,
+        scenarios,
+        timeline,
+        admin,
+        operations,
+        reference,
+        start_page,
+    )
     return Litestar(
         [route for part in parts for route in part.ROUTES],
         dependencies={

@@ -9,12 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Env
 
 from mockpay import __version__
 from mockpay.errors import StartCancelled, StartupError
 from mockpay.settings import ENVIRONMENT_PREFIX, Settings, check
+from mockpay.spelling import as_typed, warnings_of
 
 SettingsParameter = Annotated[Settings, Parameter(name="*")]
 FileParameter = Annotated[Path | None, Parameter(show_env_var=False)]
@@ -177,19 +178,35 @@ def verify_demo() -> None:
 
 
 def main() -> None:
-    """The entry point. What can't start says why in one sentence, and exits with 1."""
+    """The entry point. What can't start says why in one sentence, and exits with 1; with 2 if it was typed wrongly."""
     for name, value in list(os.environ.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and not value:
             del os.environ[name]  # "MOCKPAY_X=" in a compose file means: not set
+    for warning in warnings_of(os.environ):
+        _complain(warning)
     try:
-        app()
+        app(print_error=False, exit_on_error=False)
     except StartCancelled:
         sys.exit(0)
     except StartupError as error:
-        print(f"mockpay: {error}", file=sys.stderr)
+        _complain(as_typed(str(error), sys.argv[1:]))
         sys.exit(1)
+    except CycloptsError as error:
+        _complain(_what_is_typed_wrongly(error))
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(0)
+
+
+def _complain(sentence: str) -> None:
+    print(f"mockpay: {sentence}", file=sys.stderr)
+
+
+def _what_is_typed_wrongly(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):  # they may be the rest of a secret with a space in it
+        return "There is a word too many; put a value that has spaces in quotes."
+    error.verbose = False
+    return " ".join(str(error).split())
 
 
 def _prepare(settings: Settings) -> None:

@@ -62,7 +62,7 @@ def database(settings: Settings, is_cancelled: Callable[[], bool] = lambda: Fals
         return
     from mockpay.postgres.embedded import EmbeddedPostgres
 
-    embedded = EmbeddedPostgres(settings.data_dir)
+    embedded = EmbeddedPostgres(settings.data_folder)
     try:
         embedded.launch()
         importlib.import_module("mockpay.app")  # while the database starts, on the other core
@@ -102,7 +102,7 @@ def _external_access(settings: Settings) -> DatabaseAccess | None:
 def _running_embedded(settings: Settings) -> DatabaseAccess | None:
     from mockpay.postgres.embedded import EmbeddedPostgres
 
-    embedded = EmbeddedPostgres(settings.data_dir)
+    embedded = EmbeddedPostgres(settings.data_folder)
     return _embedded_access(embedded) if embedded.join() else None
 
 

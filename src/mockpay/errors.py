@@ -184,11 +184,8 @@ class RateLimited(ApiError):
     code = "rate_limited"
     summary = "Too many requests: wait for the seconds in Retry-After. Nothing was done."
 
-    def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__(
-            f"Too many requests: the limit is free again in {retry_after_seconds} seconds. Nothing was done.",
-            headers={"Retry-After": str(retry_after_seconds)},
-        )
+    def __init__(self, sentence: str, retry_after_seconds: int) -> None:
+        super().__init__(sentence, headers={"Retry-After": str(retry_after_seconds)})
 
 
 class HeadTooLarge(ApiError):

@@ -1,8 +1,11 @@
 """The sockets that the servers listen on, taken before anything slow is started."""
 
 import errno
+import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
@@ -14,7 +17,11 @@ Address = tuple[int, int, int, Any]
 """Family, kind, protocol, and the address itself."""
 
 
+BACKLOG: Final = 2048
+"""Connections that wait to be taken: all that come while the rest of the start goes on, and bursts afterwards."""
 FILES_KEPT_FREE: Final = 64
+_LOCK_PATIENCE_SECONDS: Final = 5.0
+_LOCK_POLL_SECONDS: Final = 0.002
 OPEN_FILES_MAX: Final = 65_536
 """As many as the system allows may be a thousand million, and some programs go through all of them."""
 
@@ -23,21 +30,26 @@ OPEN_FILES_MAX: Final = 65_536
 def bind(settings: Settings) -> Iterator[list[socket.socket]]:
     """One for each process, all of one address, so that the system shares the connections out evenly.
 
-    Where it does not do so, and for one process, it is a single one. Raises StartupError.
+    Where it does not do so, and for one process, it is a single one. They listen already: two that are only bound may
+    share a port, and both starts would go on. Raises StartupError.
     """
     with ExitStack() as opened:
         family, kind, protocol, address = _resolve(settings)
-        # Alone at first: a port that others listen on in the same way would seem to be free.
-        first = opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=False))
         if settings.workers == 1 or sys.platform != "linux":
-            yield [first]
+            listener = opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=False))
+            _listen(settings, [listener])
+            yield [listener]
             return
-        address = first.getsockname()
-        first.close()
-        yield [
-            opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=True))
-            for _ in range(settings.workers)
-        ]
+        with _alone_on(settings):
+            # Alone at first: a port that others listen on in the same way would seem to be free.
+            with _bound(settings, (family, kind, protocol, address), shared=False) as first:
+                address = first.getsockname()
+            listeners = [
+                opened.enter_context(_bound(settings, (family, kind, protocol, address), shared=True))
+                for _ in range(settings.workers)
+            ]
+            _listen(settings, listeners)
+        yield listeners
 
 
 def allow_many_connections(settings: Settings) -> int:
@@ -83,6 +95,30 @@ def _resolve(settings: Settings) -> Address:
 
 
 @contextmanager
+def _alone_on(settings: Settings) -> Iterator[None]:
+    """While this is open no other start of this user takes sockets of this port that could be shared with it.
+
+    Between the look whether the port is free and the moment when it is listened on, another start could look as well.
+    An abstract socket is where ports are, in the same network namespace, and is gone with its process.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        pause = threading.Event()
+        while True:
+            try:
+                lock.bind(f"\0mockpay-{os.geteuid()}-port-{settings.port}")
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    break  # a system that forbids such sockets: better without the lock than not at all
+                if time.monotonic() > deadline:
+                    raise StartupError(_failure(settings, error)) from error
+                pause.wait(_LOCK_POLL_SECONDS)
+            else:
+                break
+        yield
+
+
+@contextmanager
 def _bound(settings: Settings, address: Address, *, shared: bool) -> Iterator[socket.socket]:
     with socket.socket(*address[:3]) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,6 +129,15 @@ def _bound(settings: Settings, address: Address, *, shared: bool) -> Iterator[so
         except OSError as error:
             raise StartupError(_failure(settings, error)) from error
         yield listener
+
+
+def _listen(settings: Settings, listeners: list[socket.socket]) -> None:
+    """Here it comes out who was first, of two that bound the same port. Raises StartupError."""
+    for listener in listeners:
+        try:
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise StartupError(_failure(settings, error)) from error
 
 
 def _failure(settings: Settings, error: OSError) -> str:

@@ -11,10 +11,8 @@ import signal
 import socket
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -23,16 +21,21 @@ from mockpay.admin_key import ensure_admin_key
 from mockpay.database_access import (
     check_database,
     check_production,
+    connection_to,
     database,
     external_database,
     migrate_patiently,
     snapshot,
 )
 from mockpay.errors import StartupError
-from mockpay.listening import allow_many_connections, base_url, bind
+from mockpay.limits import LIFT, Allowance, allowances_in_words, velocity_in_force
+from mockpay.listening import BACKLOG, allow_many_connections, base_url, bind
 from mockpay.settings import Settings
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    import uvicorn
     from litestar.types import ASGIApp
 
     from mockpay.audit.checkpoint import Covered, Summary
@@ -54,7 +57,8 @@ def serve(settings: Settings) -> None:
         migrate_patiently(settings, access)
         admin_key, admin_key_place = ensure_admin_key(settings)
         settings = replace(settings, admin_key=admin_key)
-        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
+        limits = _limits(settings, access.url)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place, limits)
         if not requested.is_set():
             _run_servers(settings, access.url, listeners, requested, with_worker=True, announce=announce)
 
@@ -66,7 +70,8 @@ def serve_api(settings: Settings) -> None:
     with bind(settings) as listeners, stop_requests() as requested:
         asyncio.run(check_database(settings, url))
         admin_key_place = "MOCKPAY_ADMIN_KEY" if settings.admin_key else "none: MOCKPAY_ADMIN_KEY is not set"
-        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place)
+        limits = _limits(settings, url)
+        announce = functools.partial(_announce, settings, base_url(listeners[0]), admin_key_place, limits)
         if not requested.is_set():
             _run_servers(settings, url, listeners, requested, with_worker=False, announce=announce)
 
@@ -144,17 +149,18 @@ def _run_servers(
     announce: Callable[[], None],
 ) -> None:
     """One server in this process, or several in processes of their own, each with a worker beside it if asked."""
+    from multiprocessing import Pipe
+
     import uvicorn
-    from uvicorn.config import STARTUP_FAILURE
 
     from mockpay.faults.protocol import TellingProtocol
-    from mockpay.supervisor import EachWithItsOwn
     from mockpay.web.connection import Room
 
     room = Room(allow_many_connections(settings))
     limits = {"request_timeout_seconds": settings.request_timeout_seconds, "room": room}
+    reader, started = Pipe(duplex=False)
     config = uvicorn.Config(
-        functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
+        functools.partial(_build_app, settings, url, os.getpid(), started, with_worker=with_worker),
         factory=True,
         workers=settings.workers,
         http=functools.partial(TellingProtocol, **limits),  # type: ignore[arg-type]  # it is only called
@@ -167,19 +173,32 @@ def _run_servers(
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        backlog=BACKLOG,
     )
     announcer = threading.Thread(
-        target=_announce_when_answering, args=(base_url(listeners[0]), requested, announce), daemon=True
+        target=_announce_when_started, args=(reader, settings.workers, requested, announce), daemon=True
     )
     announcer.start()
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=listeners)
-    else:
-        with _shared_counters():
-            supervisor = EachWithItsOwn(config, sockets=listeners)
-            supervisor.run()
-        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-            raise StartupError("A server process could not start; what it logged above says why.")
+    try:
+        if settings.workers == 1:
+            uvicorn.Server(config).run(sockets=listeners)
+        else:
+            _run_several(config, listeners)
+    finally:
+        started.close()
+        announcer.join()
+
+
+def _run_several(config: "uvicorn.Config", listeners: list[socket.socket]) -> None:
+    from uvicorn.config import STARTUP_FAILURE
+
+    from mockpay.supervisor import EachWithItsOwn
+
+    with _shared_counters():
+        supervisor = EachWithItsOwn(config, sockets=listeners)
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise StartupError("A server process could not start; what it logged above says why.")
 
 
 @contextmanager
@@ -192,15 +211,16 @@ def _shared_counters() -> Iterator[None]:
         yield
 
 
-def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":
-    """In the process that serves it, which is `parent` itself or a child of it."""
+def _build_app(settings: Settings, url: str, parent: int, started: "Connection", *, with_worker: bool) -> "ASGIApp":
+    """In the process that serves it, which is `parent` itself or a child of it. `started` is told when it does."""
     from mockpay.app import create_app
     from mockpay.logs import configure_logging
 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
     if parent != os.getpid():
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    app = create_app(settings, url, with_worker=with_worker)
+    tell = functools.partial(_tell_started, started)
+    app = create_app(settings, url, with_worker=with_worker, on_started=tell)
     # What is made until now stays for good. To look through it again and again would take a part of every request.
     gc.collect()
     gc.freeze()
@@ -216,30 +236,50 @@ def _end_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _announce_when_answering(base: str, requested: threading.Event, announce: Callable[[], None]) -> None:
-    """Say so only when it is true, whichever process answers."""
-    url = f"{base}/health"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    pause = threading.Event()
-    while True:
-        try:
-            opener.open(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            pause.wait(0.02)
-            continue
+def _announce_when_started(
+    reader: "Connection", servers: int, requested: threading.Event, announce: Callable[[], None]
+) -> None:
+    """Announce once each of our own servers has said through the pipe that it serves.
+
+    To ask whoever answers at the address could mean to ask another program. If the servers end before, nothing is
+    announced.
+    """
+    with closing(reader), suppress(EOFError):
+        for _ in range(servers):
+            reader.recv_bytes()
         if requested.is_set():  # in the moment before Uvicorn took the signals over
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             announce()
-        return
 
 
-def _announce(settings: Settings, base: str, admin_key_place: str) -> None:
+def _tell_started(started: "Connection") -> None:
+    with suppress(OSError):  # a process that takes the place of a dead one: it was announced long ago
+        started.send_bytes(b"started")
+
+
+def _limits(settings: Settings, url: str) -> str:
+    """Says which limits hold for a new tenant."""
+    if settings.unlimited:
+        return f"none: {LIFT} lifts those of requests, and fraud rules that count payments"
+    from mockpay.postgres.pool import patiently
+    from mockpay.tenants.rate_limit import allowance_of
+
+    async def velocity() -> Allowance | None:
+        async with connection_to(url) as connection:
+            return await velocity_in_force(connection)
+
+    found = asyncio.run(patiently(velocity, settings.start_patience_seconds))
+    return allowances_in_words(allowance_of(settings, settings.rate_limit_tier), found)
+
+
+def _announce(settings: Settings, base: str, admin_key_place: str, limits: str) -> None:
     where = "MOCKPAY_DATABASE_URL" if settings.database_url else f"embedded PostgreSQL in {settings.data_dir}"
     lines = [
         f"MockPay listens on {base} ({settings.env})",
         f"  database    {where}",
         f"  admin key   {admin_key_place}",
+        f"  limits      {limits}",
         f"  reference   {base}/docs",
         f"  try         curl {base}/api/auth/register -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
         "Ctrl-C stops it.",

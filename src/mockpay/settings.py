@@ -34,6 +34,13 @@ def _between(low: float, high: float) -> Callable[[type, Any], None]:
     return check
 
 
+def _default_data_dir() -> Path:
+    try:
+        return user_data_path("mockpay", appauthor=False)
+    except RuntimeError:  # this user has no home folder; whoever sets another folder needs none
+        return Path("~/.local/share/mockpay")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     host: str = "127.0.0.1"
@@ -45,7 +52,7 @@ class Settings:
     workers: Annotated[int, Parameter(validator=_between(1, 64))] = 1
     """How many API processes to run."""
 
-    data_dir: Path = field(default_factory=lambda: user_data_path("mockpay", appauthor=False))
+    data_dir: Path = field(default_factory=_default_data_dir)
     """The folder of the embedded database and the development admin key."""
 
     database_url: Annotated[str | None, Parameter(show_default=False)] = None
@@ -88,6 +95,9 @@ class Settings:
     rate_limit_high: Annotated[int, Parameter(validator=_between(1, 1_000_000_000))] = 10_000
     """How many requests a tenant of the tier high may make in that time."""
 
+    unlimited: bool = False
+    """Lifts every rate limit and every fraud rule that counts payments, for a day of work."""
+
     webhook_attempts: Annotated[int, Parameter(validator=_between(1, 100))] = 3
     """How often a webhook is tried before its delivery is dead."""
 
@@ -118,9 +128,6 @@ class Settings:
     idempotency_hours: Annotated[int, Parameter(validator=_between(0, 876_000))] = 720
     """How long an Idempotency-Key stands for its answer; then it is free again. 0 keeps it for ever."""
 
-    unlimited: bool = False
-    """TEMP"""
-
     @property
     def faults_are_on(self) -> bool:
         return True
@@ -128,6 +135,17 @@ class Settings:
     @property
     def is_production(self) -> bool:
         return self.env == "production"
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder as it can be opened. Raises StartupError where it is below a home folder that there is not."""
+        try:
+            return self.data_dir.expanduser()
+        except RuntimeError as error:
+            raise StartupError(
+                f"MOCKPAY_DATA_DIR is {self.data_dir}, and this user has no home folder; "
+                "set it to a folder that this user can write to."
+            ) from error
 
     @property
     def start_patience_seconds(self) -> float:

@@ -18,6 +18,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS: Final = frozenset({"GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"})
+_INJECTED: Final = "injected"
 
 
 def gauge(name: str, documentation: str, values: Mapping[str, float], label: str = "") -> Metric:
@@ -46,9 +47,13 @@ class Telemetry:
             registry=self._registry,
         )
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is the template: with ids in it each payment would be a series of its own."""
-        key = (method if method in _METHODS else "other", route, str(status))
+    def request(self, method: str, route: str, status: int, seconds: float, *, is_injected: bool = False) -> None:
+        """Counts a request under labels that no client can make more of.
+
+        `route` is the template: with ids in it each payment would be a series of its own. The status of an injected
+        answer is the client's choice, so all of these count as one.
+        """
+        key = (method if method in _METHODS else "other", route, _INJECTED if is_injected else str(status))
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = self._latency.labels(*key)

@@ -106,6 +106,7 @@ CONTRACT = [
     Row("DELETE", "/api/admin/fraud-rules/{rule}", ADMIN, 204, ""),
     Row("GET", "/api/admin/metrics", ADMIN, 200, "generated_at payments webhooks fraud audit system"),
     # Operations
+    Row("GET", "/", NONE, 200, "name version docs openapi register health ready metrics"),
     Row("GET", "/health", NONE, 200, "status version"),
     Row("GET", "/ready", NONE, 200, "status"),
 ]

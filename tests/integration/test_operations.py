@@ -122,6 +122,31 @@ async def test_the_reference_needs_no_internet(shared_client: httpx.AsyncClient)
     assert (await shared_client.get("/docs/../settings.py")).json()["code"] == "route_not_found"
 
 
+@pytest.mark.parametrize(("accept", "is_page"), [
+    ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", True), ("text/html", True),
+    ("*/*", False), ("application/json", False), (None, False), ("application/json, text/html;q=0.5", False),
+    ("text/html;q=nonsense", None), (",;;=", None), ("x" * 5000, False), ("image/png", False),
+])  # fmt: skip
+async def test_the_root_says_where_things_are(
+    shared_client: httpx.AsyncClient, accept: str | None, is_page: bool | None
+) -> None:
+    """To a program in JSON, to a browser as a page; every place that either names is there."""
+    request = shared_client.build_request("GET", "/", headers={"Accept": accept or ""})
+    if accept is None:
+        del request.headers["Accept"]
+    answer = await shared_client.send(request)
+    assert (answer.status_code, answer.headers["Vary"]) == (200, "Accept")
+    found = answer.headers["Content-Type"].startswith("text/html")
+    assert is_page in (found, None)
+    if found:
+        places = re.findall(r'href="(/[^"]*)"', answer.text)
+    else:
+        places = [place for name, place in answer.json().items() if name not in ("name", "version")]
+    assert set(places) == {"/docs", "/openapi.json", "/api/auth/register", "/health", "/ready", "/metrics"}
+    for place in places:
+        assert (await shared_client.get(place)).status_code == (405 if place == "/api/auth/register" else 200)
+
+
 async def test_options_names_every_method(shared_client: httpx.AsyncClient) -> None:
     for path, methods in (("/api/payments", "GET, OPTIONS, POST"), ("/api/auth/me", "GET, OPTIONS, PATCH")):
         assert (await shared_client.options(path)).headers["Allow"] == methods

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -146,3 +147,73 @@ async def test_requests_that_are_counted_together_count_one_after_the_other(supe
     ]  # fmt: skip
     [again] = await admit(superuser, settings, [Presented(b"x" * 32, "b")])
     assert (again.tenant, again.window.remaining) == (None, 0)
+
+
+@pytest.mark.parametrize("settings", [replace(LIMITED, rate_limit_standard=1, rate_limit_high=1, unlimited=True)])
+async def test_the_setting_lifts_the_limit_of_every_tier_and_address(client: httpx.AsyncClient, superuser: Any) -> None:
+    await register(client)
+    me = (await client.get("/api/auth/me")).json()
+    for tier in ("standard", "high", "unlimited"):
+        changed = await client.patch(
+            f"/api/admin/users/{me['tenant_id']}", json={"rate_limit_tier": tier}, headers=bearer(ADMIN_KEY)
+        )
+        assert changed.json()["rate_limit_tier"] == tier
+        for headers in ({}, {"Authorization": "none"}, bearer("ab" * 32)):
+            for _ in range(3):
+                answer = await client.get("/api/auth/me", headers=headers)
+                assert answer.status_code == (401 if headers else 200)
+                assert limit_headers(answer) == (1_000_000_000, 1_000_000_000, 900)
+    assert await superuser.fetchval("SELECT count(*) FROM rate_limits") == 0
+
+
+@pytest.mark.parametrize("settings", [replace(LIMITED, rate_limit_standard=1, rate_limit_window_seconds=120)])
+async def test_a_refusal_says_which_limit_it_was_and_what_lifts_it(client: httpx.AsyncClient) -> None:
+    tenant_id = (await client.post("/api/auth/register", json={"name": "A", "email": "a@example.com"})).json()[
+        "tenant_id"
+    ]
+    refused = await client.post("/api/auth/register", json={"name": "B", "email": "b@example.com"})
+    for said in ("an address without a tenant may make 1 in 2 minutes in the tier standard", "MOCKPAY_RATE_LIMIT_STANDARD",
+                 "MOCKPAY_RATE_LIMIT_WINDOW_SECONDS", "'mockpay serve --unlimited'", "MOCKPAY_RATE_LIMIT_TIER",
+                 f"try again in {refused.headers['Retry-After']} seconds"):  # fmt: skip
+        assert said in refused.json()["error"], said
+    assert "/api/admin/users" not in refused.json()["error"]
+    assert tenant_id
+
+
+@pytest.mark.parametrize("settings", [replace(LIMITED, rate_limit_high=1, rate_limit_tier="high")])
+async def test_a_refusal_of_a_tenant_names_what_lifts_the_limit_for_it_alone(client: httpx.AsyncClient) -> None:
+    await register(client)
+    me = (await client.get("/api/auth/me")).json()
+    error = (await client.get("/api/auth/me")).json()["error"]
+    for said in ("a tenant may make 1 in 15 minutes in the tier high", "MOCKPAY_RATE_LIMIT_HIGH", "--unlimited",
+                 f"PATCH /api/admin/users/{me['tenant_id']}", "MOCKPAY_RATE_LIMIT_TIER", "nothing was done"):  # fmt: skip
+        assert said in error, said
+    assert error.endswith(".")
+    lifted = {"rate_limit_tier": "unlimited"}
+    await client.patch(f"/api/admin/users/{me['tenant_id']}", json=lifted, headers=bearer(ADMIN_KEY))
+    assert (await client.get("/api/auth/me")).status_code == 200  # what it said is true
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (LIMITED, "Limits: 10 requests in 15 minutes for each tenant, 5 payments in 60 seconds before a fraud rule flags the next; --unlimited lifts both."),
+    (replace(LIMITED, rate_limit_tier="unlimited"), "Limits: 5 payments in 60 seconds before a fraud rule flags the next; --unlimited lifts it."),
+    (replace(LIMITED, unlimited=True), "Limits: no limit of requests, and no fraud rule that counts payments."),
+])  # fmt: skip
+async def test_a_new_tenant_is_told_its_limits(client: httpx.AsyncClient, said: str) -> None:
+    registered = await client.post("/api/auth/register", json={"name": "A", "email": "a@example.com"})
+    assert registered.json()["instructions"].endswith(said)
+
+
+async def test_a_new_tenant_is_told_of_the_rule_that_is_in_force(client: httpx.AsyncClient) -> None:
+    async def told(email: str) -> str:
+        registered = await client.post("/api/auth/register", json={"name": "A", "email": email})
+        instructions: str = registered.json()["instructions"]
+        return instructions.partition("Limits: ")[2]
+
+    rules = (await client.get("/api/admin/fraud-rules", headers=bearer(ADMIN_KEY))).json()["rules"]
+    [velocity] = [rule["id"] for rule in rules if rule["rule_type"] == "velocity"]
+    path = f"/api/admin/fraud-rules/{velocity}"
+    await client.patch(path, json={"threshold": 7, "window_secs": 7200}, headers=bearer(ADMIN_KEY))
+    assert "7 payments in 2 hours before a fraud rule flags the next" in await told("one@example.com")
+    await client.patch(path, json={"is_active": False}, headers=bearer(ADMIN_KEY))
+    assert await told("two@example.com") == "10 requests in 15 minutes for each tenant; --unlimited lifts it."

@@ -203,3 +203,30 @@ async def test_metrics_are_labelled_by_nothing_that_a_client_chooses(quiet: http
     assert 'method="other",route="unmatched"' in text
     for chosen in ("M1", "nowhere", "agent-"):
         assert chosen not in text
+
+
+@pytest.mark.usefixtures("api_key")
+async def test_injected_statuses_are_one_label_however_many_a_client_asks_for(client: httpx.AsyncClient) -> None:
+    """By the header and by a rule; but what a real answer went through changes nothing of its status."""
+    for status in range(400, 600):
+        fault = f"error; status={status}" if status % 2 else f"lost_response; as=error; status={status}"
+        answer = await client.get("/api/payments", headers={"X-MockPay-Fault": fault})
+        assert answer.status_code == status
+    assert (await client.post("/api/faults", json={"fault": "error; status=499", "times": 1})).status_code == 201
+    assert (await client.get("/api/payments")).status_code == 499
+    await client.get("/api/payments", headers={"X-MockPay-Fault": "in_progress"})
+    await client.get("/api/payments", headers={"X-MockPay-Fault": "latency; seconds=0"})
+    await client.get("/api/payments", headers={"X-MockPay-Fault": "no such fault"})
+    text = (await client.get("/metrics")).text
+    counts = {
+        labels: float(count)
+        for labels, count in re.findall(
+            r"^mockpay_http_request_duration_seconds_count\{(.+)\} (\S+)$", text, re.MULTILINE
+        )
+        if "/api/auth" not in labels
+    }
+    injected = sum(count for labels, count in counts.items() if 'status="injected"' in labels)
+    assert injected == 202
+    statuses = {status for labels in counts for status in re.findall(r'status="(\w+)"', labels)}
+    assert statuses == {"injected", "200", "201", "400"}
+    assert len(counts) <= 6

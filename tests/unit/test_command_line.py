@@ -2,6 +2,7 @@
 
 import io
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from mockpay.database_access import check_production, external_database
 from mockpay.errors import StartupError
 from mockpay.logs import configure_logging, redact
 from mockpay.postgres.migrate import Migration, bundled_migrations, pending
-from mockpay.settings import Settings, check
+from mockpay.settings import Settings, check, environment_name
+from mockpay.spelling import as_typed, warnings_of
 
 
 @pytest.mark.parametrize(("changes", "name"), [
@@ -49,6 +51,45 @@ def test_a_wrong_setting_is_named_and_no_secret_quoted(changes: dict[str, Any], 
 def test_the_concurrency_of_a_worker_has_a_short_name(flag: str) -> None:
     bound = app.parse_args(["worker", flag, "7"])[1]
     assert bound.arguments["settings"].webhook_concurrency == 7
+
+
+@pytest.mark.parametrize("command", ["serve", "api"])
+def test_the_limits_are_lifted_by_a_flag(command: str) -> None:
+    assert app.parse_args([command, "--unlimited"])[1].arguments["settings"].unlimited is True
+    assert not Settings().unlimited
+
+
+@pytest.mark.parametrize(("name", "nearest"), [
+    ("MOCKPAY_WEBHOOK_ATEMPTS", "did you mean MOCKPAY_WEBHOOK_ATTEMPTS?"), ("MOCKPAY_PORTS", "did you mean MOCKPAY_PORT?"),
+    ("MOCKPAY_ADMINKEY", "did you mean MOCKPAY_ADMIN_KEY?"), ("MOCKPAY_QQQQQ", "docs/settings.md lists all there are."),
+])  # fmt: skip
+def test_a_variable_that_is_no_setting_is_warned_of(name: str, nearest: str) -> None:
+    [warning] = warnings_of([name, "PATH", "MOCKPAYX"])
+    assert warning == f"{name} is no setting of MockPay and is ignored; {nearest}"
+
+
+def test_what_is_read_is_not_warned_of() -> None:
+    """Settings, what the audit's commands take, and what a cluster sets by itself for a service of that name."""
+    settings = [environment_name(field.name) for field in fields(Settings)]
+    others = [
+        "MOCKPAY_CONCURRENCY", "MOCKPAY_KEY_FILE", "MOCKPAY_SERVICE_HOST", "MOCKPAY_API_SERVICE_PORT_HTTP",
+        "MOCKPAY_PORT_3000_TCP", "MOCKPAY_PORT_3000_TCP_ADDR", "MOCKPAY_API_PORT",
+    ]  # fmt: skip
+    assert warnings_of([*settings, *others]) == []
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["serve"], "MOCKPAY_ADMIN_KEY is short; see MOCKPAY_ENV."),
+    (["serve", "--admin-key", "short"], "--admin-key is short; see MOCKPAY_ENV."),
+    (["serve", "--admin_key=short", "--env=production"], "--admin-key is short; see --env."),
+    (["serve", "--admin-key-file", "x"], "MOCKPAY_ADMIN_KEY is short; see MOCKPAY_ENV."),
+])  # fmt: skip
+def test_an_error_names_the_flag_that_was_typed(arguments: list[str], said: str) -> None:
+    assert as_typed("MOCKPAY_ADMIN_KEY is short; see MOCKPAY_ENV.", arguments) == said
+
+
+def test_an_error_names_the_short_flag_if_that_was_typed() -> None:
+    assert as_typed("MOCKPAY_WEBHOOK_CONCURRENCY is off.", ["--concurrency", "7"]) == "--concurrency is off."
 
 
 def test_commands_for_an_external_database_say_so() -> None:

@@ -73,7 +73,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
         [row] = [line for line in documentation.splitlines() if line.startswith(f"| `{environment_name(field.name)}`")]
         assert f"`--{field.name.replace('_', '-')}`" in row
         if isinstance(field.default, int | float | str):
-            assert (f"`{field.default}`" if field.default != "" else "| none |") in row
+            written = str(field.default).lower() if isinstance(field.default, bool) else field.default
+            assert (f"`{written}`" if written != "" else "| none |") in row
     named = set(re.findall(r"MOCKPAY_[A-Z_]+", documentation))
     assert named == {environment_name(field.name) for field in fields(Settings)}
 

@@ -72,7 +72,7 @@ def _opened(path: Path) -> Iterator[Iterator[bytes]]:
 def _key_path(settings: Settings, key_file: Path | None) -> Path:
     if key_file is None and settings.is_production:
         raise StartupError("In production --key-file must name the file of the key that signs checkpoints.")
-    return key_file or settings.data_dir.expanduser() / KEY_FILE_NAME
+    return key_file or settings.data_folder / KEY_FILE_NAME
 
 
 def _read_key(path: Path) -> bytes:

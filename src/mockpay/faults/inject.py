@@ -20,7 +20,7 @@ from mockpay.tenants.gate import Caller
 from mockpay.tenants.model import Tenant
 from mockpay.web.asgi import add_headers, header_of, path_of, raw_headers, read_ahead, send_json, send_whole
 from mockpay.web.error_handler import error_body
-from mockpay.web.request_log import request_id_of
+from mockpay.web.request_log import mark_injected, request_id_of
 
 _RAW_HEADER: Final = HEADER.lower().encode()
 HELD_SECONDS_MAX: Final = 600.0
@@ -151,6 +151,8 @@ async def _until_disconnected(receive: Receive) -> None:
 
 
 async def _answer(scope: Scope, send: Send, error: ApiError) -> None:
+    if isinstance(error, InjectedError | RequestInProgress):
+        mark_injected(scope)
     await send_json(send, error.status, error_body(error, request_id_of(scope)), error.headers)
 
 

@@ -26,9 +26,11 @@ import psutil
 import structlog
 
 from mockpay.errors import DatabaseUnreachable, StartCancelled, StartupError
+from mockpay.postgres.initdb import make_files, reason_of
 from mockpay.postgres.server_process import (
     SOCKET,
     STOP_TIMEOUT_SECONDS,
+    complaint_in,
     end,
     may_run_in,
     programs_folder,
@@ -75,7 +77,7 @@ class EmbeddedPostgres:
 
     def __init__(self, data_dir: Path, *, options: tuple[str, ...] = ()) -> None:
         """`options` are further `name=value` settings of the server."""
-        self._data_dir = data_dir.expanduser().resolve()
+        self._data_dir = data_dir.resolve()
         self._cluster = self._data_dir / "postgres"
         self._log_path = self._data_dir / "postgres.log"
         self._options = options
@@ -243,22 +245,9 @@ class EmbeddedPostgres:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         user.own(unfinished)
-        command: list[str | Path] = [
-            programs / "initdb",
-            *("--no-clean", "--pgdata", unfinished, "--username", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
-            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-        ]
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self._data_dir,
-            start_new_session=True,
-            **user.process_options(),
-        )
+        done = make_files(programs, unfinished, user, SUPERUSER)
         if done.returncode != 0:
-            sentence = self._explain("could not be made", done.stdout + done.stderr)
+            sentence = self._explain("could not be made", done.stderr, reason_of(done))
             shutil.rmtree(unfinished, ignore_errors=True)
             raise StartupError(sentence)
         unfinished.rename(self._cluster)
@@ -360,20 +349,19 @@ class EmbeddedPostgres:
         return int(lines[0]) if lines and lines[0].isdigit() else 0
 
     def _failure(self, what: str) -> str:
-        return self._explain(what, self._log_of_this_start())
+        output = self._log_of_this_start()
+        return f"{self._explain(what, output, complaint_in(output)).removesuffix('.')}; its log is {self._log_path}."
 
     def _log_of_this_start(self) -> str:
         with self._log_path.open("rb") as log_file:
             log_file.seek(self._log_start)  # what earlier runs said explains nothing
             return log_file.read(_LOG_BYTES_READ).decode(errors="replace")
 
-    def _explain(self, what: str, output: str) -> str:
+    def _explain(self, what: str, output: str, reason: str) -> str:
         sentence = f"The embedded database in {self._data_dir} {what}"
         if _NO_SPACE in output or shutil.disk_usage(self._data_dir).free < _DISK_FULL_BYTES:
             return f"{sentence}: the disk is full; {_disk_full_advice()}"
-        reasons = [line for line in output.splitlines() if "FATAL" in line or "PANIC" in line or "error:" in line]
-        reason = f": {reasons[-1].split(':  ')[-1].strip()}" if reasons else ""
-        return f"{sentence}{reason}; its log is {self._log_path}."
+        return f"{sentence}: {reason.removesuffix('.')}." if reason else f"{sentence}."
 
 
 def _disk_full_advice() -> str:

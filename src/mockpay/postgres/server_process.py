@@ -46,6 +46,12 @@ def may_run_in(process: psutil.Process, cluster: Path, pid: int) -> bool:
         return False
 
 
+def complaint_in(output: str) -> str:
+    """Returns what the programs said last of why they can't go on, or nothing."""
+    complaints = [line for line in output.splitlines() if "FATAL" in line or "PANIC" in line or "error:" in line]
+    return complaints[-1].split(":  ")[-1].strip() if complaints else ""
+
+
 def end(postmaster: psutil.Process | None) -> None:
     """Fast shutdown, then immediate shutdown, then the kill that the next start recovers from."""
     if postmaster is None:

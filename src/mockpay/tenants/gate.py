@@ -17,12 +17,12 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from mockpay.context import Context
-from mockpay.errors import Forbidden, RateLimited, Unauthorized
+from mockpay.errors import Forbidden, Unauthorized
 from mockpay.postgres.group_commit import GroupCommit
 from mockpay.tenants import admission
 from mockpay.tenants.admission import Admission, Presented
 from mockpay.tenants.model import Tenant, bearer_token, hash_api_key, is_admin_key, is_api_key
-from mockpay.tenants.rate_limit import Window, unlimited
+from mockpay.tenants.rate_limit import Window, limit_of, refusal, unlimited
 from mockpay.web.asgi import add_headers, header_of, path_of
 
 API_PREFIX: Final = "/api/"
@@ -57,11 +57,12 @@ class Gate:
             return
         state = scope.setdefault("state", {})
         try:
-            caller, window = await admit(self._context_of(), header_of(scope, b"authorization"), _client_address(scope))
+            context = self._context_of()
+            caller, window = await admit(context, header_of(scope, b"authorization"), _client_address(scope))
             add_headers(scope, window.headers())
             state["caller"] = caller
             if window.is_exceeded:
-                state["refusal"] = RateLimited(window.reset_seconds)
+                state["refusal"] = refusal(context.settings, caller.tenant, window)
         except Exception as error:  # whatever it is, the error handler answers it, inside
             state["refusal"] = error
         await self._app(scope, receive, send)
@@ -73,7 +74,7 @@ async def admit(context: Context, authorization: str | None, client_address: str
     if is_admin_key(context.settings.admin_key, token):
         return Caller(token=token, is_admin=True), unlimited(context.settings)
     api_key_sha256 = hash_api_key(token) if token is not None and is_api_key(token) else None
-    if api_key_sha256 is None and context.settings.rate_limit_tier == "unlimited":
+    if api_key_sha256 is None and limit_of(context.settings, context.settings.rate_limit_tier) is None:
         return Caller(token=token), unlimited(context.settings)
     found = await _admissions(context).submit(Presented(api_key_sha256, site_of(client_address)))
     return Caller(token=token, tenant=found.tenant), found.window

@@ -1,6 +1,6 @@
 """Routes of tenants, and the tenant of a request."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, get, patch, post
@@ -10,10 +10,12 @@ from litestar.params import JSONBody
 from mockpay import errors
 from mockpay.context import Context
 from mockpay.exact_json import encode
+from mockpay.limits import allowances_in_words
 from mockpay.settings import RateLimitTier
 from mockpay.tenants import service
 from mockpay.tenants.gate import caller_of, require_tenant
 from mockpay.tenants.model import Preferences, Registration, Tenant
+from mockpay.tenants.rate_limit import allowance_of
 from mockpay.tenants.service import Credentials
 from mockpay.types import rfc3339
 from mockpay.web.answers import json_response
@@ -22,9 +24,9 @@ from mockpay.web.openapi import StrictBody
 from mockpay.web.openapi import errors as error_answers
 
 AnyRequest = Request[Any, Any, Any]
-INSTRUCTIONS = (
+_INSTRUCTIONS: Final = (
     "Keep both values: the API key is shown only now. Send it as 'Authorization: Bearer <api_key>', "
-    "and verify webhooks with the webhook secret."
+    "and verify webhooks with the webhook secret. "
 )
 
 
@@ -96,8 +98,12 @@ async def register(data: JSONBody[Registration], context: ContextDependency) -> 
 
     Limited by the client's address.
     """
+    # Asked before: once the tenant is made, its key must not get lost because a question failed.
+    limits = allowances_in_words(
+        allowance_of(context.settings, context.settings.rate_limit_tier), await service.velocity_in_force(context)
+    )
     credentials = await service.register(context, data)
-    return json_response(encode(_registered_view(credentials)), 201)
+    return json_response(encode(_registered_view(credentials, limits)), 201)
 
 
 @get(
@@ -194,7 +200,7 @@ async def _credentials(request: AnyRequest, context: Context, tenant: Tenant) ->
     return json_response(encode(view), 200)
 
 
-def _registered_view(credentials: Credentials) -> RegisteredView:
+def _registered_view(credentials: Credentials, limits: str) -> RegisteredView:
     tenant = credentials.tenant
     return RegisteredView(
         message="Tenant registered.",
@@ -204,5 +210,5 @@ def _registered_view(credentials: Credentials) -> RegisteredView:
         api_key=credentials.api_key,
         webhook_secret=credentials.webhook_secret,
         created_at=rfc3339(tenant.created_at),
-        instructions=INSTRUCTIONS,
+        instructions=f"{_INSTRUCTIONS}Limits: {limits}.",
     )

@@ -4,8 +4,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from mockpay import limits
 from mockpay.context import Context
 from mockpay.errors import EmailTaken, Unauthorized
+from mockpay.limits import Allowance
 from mockpay.tenants import store
 from mockpay.tenants.model import Preferences, Registration, Tenant, hash_api_key
 from mockpay.webhooks import store as webhooks
@@ -36,6 +38,14 @@ async def register(context: Context, registration: Registration) -> Credentials:
             raise EmailTaken
         await webhooks.add_secret(connection, tenant.id, context.new_id(), webhook_secret, now)
     return Credentials(tenant, api_key, webhook_secret)
+
+
+async def velocity_in_force(context: Context) -> Allowance | None:
+    """Returns after how many payments a fraud rule flags a tenant's next; None where no rule does."""
+    if context.settings.unlimited:
+        return None
+    async with context.database.connection() as connection:
+        return await limits.velocity_in_force(connection)
 
 
 async def rotate_api_key(context: Context, tenant: Tenant, old_key: str) -> Credentials:

@@ -52,6 +52,9 @@ _LINKS: Final = (
 # framework knows one media type for each route.
 _TEXTS: Final = (("run_scenario", "application/toml", "RunScenario", "file"),)
 
+# What is a page too, for who prefers that: the operation.
+_PAGES: Final = ("places",)
+
 
 def complete(document: Json) -> Json:
     """A new document; `document` is left as it is."""
@@ -78,6 +81,8 @@ def _complete_operation(path: str, operation: Json, components: Json) -> None:
     for key in keys:
         # The framework must not require it: its own refusal would not be idempotency_key_missing.
         key["required"] = operation["operationId"] == "create_payment"
+    if operation["operationId"] in _PAGES:
+        operation["responses"]["200"]["content"]["text/html"] = {"schema": dict(_TEXT)}
     for status, response in operation["responses"].items():
         response["description"] = _DESCRIPTIONS.get(status, response["description"])
         names = _header_names(path, status, may_be_replayed=bool(keys))

@@ -19,6 +19,8 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 _PROBES = ("/health", "/ready")
 """Asked every few seconds by whatever watches over the process; their answers are no news."""
 
+_INJECTED = "answer_is_injected"
+
 log = structlog.stdlib.get_logger("mockpay.http")
 
 
@@ -30,6 +32,11 @@ def request_id_of(scope: Scope) -> str:
     """The id that this layer gave the request."""
     request_id: str = scope["state"]["request_id"]
     return request_id
+
+
+def mark_injected(scope: Scope) -> None:
+    """Says that the answer which is about to be sent was asked for by a fault, and is none of MockPay's own."""
+    scope["state"][_INJECTED] = True
 
 
 class RequestLog:
@@ -66,7 +73,8 @@ class RequestLog:
             _log_request(scope, status, seconds)
             # The framework leaves the route's template, once it has found the route.
             route = str(scope.get("path_template") or "unmatched")
-            self._telemetry_of().request(scope["method"], route, status, seconds)
+            is_injected = _INJECTED in scope["state"]
+            self._telemetry_of().request(scope["method"], route, status, seconds, is_injected=is_injected)
 
 
 def _client_request_id(scope: Scope) -> str | None:
