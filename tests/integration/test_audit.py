@@ -19,6 +19,8 @@ from mockpay.audit.checkpoint_file import covered_in, new_file, summary_in
 from mockpay.audit.store import append, history
 from mockpay.audit.verify import verify
 from mockpay.errors import StartupError
+from mockpay.faults import service as faults
+from mockpay.faults.requests import CreateFault, FaultText
 from mockpay.payments import scheduler, service
 from mockpay.payments.model import Payment, Refund
 from mockpay.serving import sign_audit, verify_audit
@@ -340,7 +342,7 @@ CREATE CONSTRAINT TRIGGER refuse_all AFTER INSERT OR UPDATE ON {} DEFERRABLE INI
 """
 
 
-WRITTEN_TOGETHER = ("payments", "audit_log", "webhook_deliveries", "idempotency_keys")
+WRITTEN_TOGETHER = ("payments", "audit_log", "webhook_deliveries", "idempotency_keys", "fault_rules")
 
 
 @pytest.mark.parametrize("has_faults", [False, True])
@@ -349,8 +351,12 @@ WRITTEN_TOGETHER = ("payments", "audit_log", "webhook_deliveries", "idempotency_
 async def test_the_payment_its_entry_and_its_webhook_are_written_together_or_not_at_all(
     gateway: Gateway, superuser: Any, change: str, table: str, has_faults: bool
 ) -> None:
-    """Whichever of them is refused, at the very end of the transaction: none of the others is there either."""
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=has_faults)
+    """Whichever of them is refused, at the very end of the transaction: none of the others is there either.
+
+    Nor has a fault rule counted what did not happen.
+    """
+    if has_faults:
+        await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("drop"), every=1_000_000))
     payment = await gateway.create("k")
     if change == "outcome":
         await superuser.execute(

@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from mockpay import housekeeping
@@ -97,7 +96,6 @@ async def test_waits_that_are_meant_stay_as_they_are(gateway: Gateway, receiver:
     await gateway.succeeded("backoff")
     await gateway.worker(webhook_backoff_seconds=60).run_due()
     assert await ahead(superuser) > 50
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("delay; seconds=3500")))
     await gateway.succeeded("held")
     # As of a transaction that began a moment later.
@@ -177,7 +175,6 @@ async def test_what_a_worker_is_sending_is_not_due_for_it_after_the_clock_was_se
 async def test_what_a_fault_held_back_and_set_free_is_due_at_once_after_the_clock_was_set_back(
     gateway: Gateway, superuser: Any
 ) -> None:
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     await faults.create(gateway.context, gateway.tenant, CreateFault(FaultText("reorder; seconds=3000"), times=1))
     payment = await gateway.succeeded("k")
     assert await gateway.worker().run_due() == 0

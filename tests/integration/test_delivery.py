@@ -14,9 +14,12 @@ from standardwebhooks.webhooks import Webhook
 from mockpay.faults import service as faults
 from mockpay.faults.requests import CreateFault, FaultText
 from mockpay.payments.model import Refund
+from mockpay.tenants import service as tenants
+from mockpay.tenants.model import Preferences
 from mockpay.tenants.service import Credentials
 from mockpay.types import Amount
 from mockpay.webhooks import store
+from mockpay.webhooks.address import WebhookUrl
 from mockpay.webhooks.delivery import judge
 from mockpay.webhooks.signing import standard_webhooks_secret
 from tests.support.fakes import Receiver
@@ -79,7 +82,8 @@ async def test_a_payment_without_a_url_sends_nothing(gateway: Gateway, superuser
 
 
 async def test_the_tenants_default_url_is_used(gateway: Gateway, receiver: Receiver) -> None:
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, webhook_url=receiver.url + "/default")
+    preferences = Preferences(WebhookUrl(receiver.url + "/default"))
+    await tenants.set_preferences(gateway.context, gateway.tenant, preferences)
     await gateway.create("k", webhook=False, amount="200000")
     await gateway.worker().run_due()
     assert [received.path for received in receiver.received] == ["/webhooks/default"]
@@ -161,7 +165,6 @@ async def test_the_backoff_doubles_and_counts_from_the_attempt(
 
 
 async def test_the_wait_after_a_fault_is_drawn_from_the_rules_seed(gateway: Gateway, superuser: Any) -> None:
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     now = datetime(2030, 1, 1, tzinfo=UTC)
     waits = []
     for number, seed in enumerate((7, 7, 8)):

@@ -86,7 +86,7 @@ async def test_a_request_that_failed_validation_stores_nothing(client: httpx.Asy
 async def test_transitions_take_a_key_too(
     client: httpx.AsyncClient, superuser: Any, path: str, has_faults: bool
 ) -> None:
-    """A tenant with a rule for faults, be it one that never fires, goes another way."""
+    """With a rule for faults the webhook of the change asks it first."""
     if has_faults:
         rule = {"fault": "reset", "probability": 0}
         assert (await client.post("/api/faults", json=rule)).status_code == 201

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import msgspec
 import pytest
 
 from mockpay.context import Context
@@ -114,7 +113,6 @@ async def test_what_is_refused_is_seen_and_looking_leaves_no_trace(client: httpx
 async def test_pages_go_through_every_entry_once(gateway: Gateway, client: httpx.AsyncClient, credentials: Any) -> None:
     client.headers["Authorization"] = f"Bearer {credentials.api_key}"
     await client.post("/api/faults", json={"fault": "duplicate; copies=9"})
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     payment = await gateway.succeeded("k")
     gateway.context.clock.advance(1)  # type: ignore[attr-defined]  # the tests' own clock
     await gateway.worker().run_due()
@@ -147,7 +145,6 @@ async def test_copies_of_one_moment_are_each_seen_once(
     """Two deliveries that begin together, with many copies each: no page may end where another begins."""
     client.headers["Authorization"] = f"Bearer {credentials.api_key}"
     await client.post("/api/faults", json={"fault": "duplicate; copies=9"})
-    gateway.tenant = msgspec.structs.replace(gateway.tenant, has_faults=True)
     for key in ("one", "other"):
         await gateway.succeeded(key)
     gateway.context.clock.advance(1)  # type: ignore[attr-defined]  # the tests' own clock

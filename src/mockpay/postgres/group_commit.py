@@ -85,6 +85,13 @@ class GroupCommit(Generic[Work, Outcome]):
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._lose_patience, loop)
 
+    def _stop_watching(self) -> None:
+        """Everything is answered. A timer would keep all that the writing needs for half a minute more."""
+        self._unanswered.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         while self._unanswered:
@@ -108,6 +115,7 @@ class GroupCommit(Generic[Work, Outcome]):
         finally:
             # In the same step as the last look, or a work that came in between would find nobody.
             self._is_writing = False
+            self._stop_watching()
 
     async def _linger(self, wanted: int) -> None:
         assert self._loop is not None
