@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from mockpay.context import Context
-from mockpay.errors import DatabaseUnavailable
+from mockpay.errors import ApiError, DatabaseUnavailable
 from mockpay.faults import store as fault_rules
 from mockpay.payments import outcome_store as store
 from mockpay.payments.model import Settle, TriggeredBy
@@ -50,6 +50,9 @@ async def settle_due(context: Context, limit: int = BATCH_MAX) -> int:
                 return 0
             await fault_rules.lock(connection, {tenant_id for tenant_id, _ in places})
             done = await attempt(context, connection, [_settling(place) for place in places])
+            for answer in done.answers:
+                if isinstance(answer, ApiError):  # it would be due for ever
+                    raise answer
             await store.settled(connection, places)
     except DatabaseUnavailable:
         raise
