@@ -153,8 +153,9 @@ def _run_servers(
 
     room = Room(allow_many_connections(settings))
     limits = {"request_timeout_seconds": settings.request_timeout_seconds, "room": room}
+    build = functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker)
     config = uvicorn.Config(
-        functools.partial(_build_app, settings, url, os.getpid(), with_worker=with_worker),
+        functools.partial(build, connections_max=room.connections_max),
         factory=True,
         workers=settings.workers,
         http=functools.partial(TellingProtocol, **limits),  # type: ignore[arg-type]  # it is only called
@@ -192,7 +193,7 @@ def _shared_counters() -> Iterator[None]:
         yield
 
 
-def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) -> "ASGIApp":
+def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool, connections_max: int) -> "ASGIApp":
     """In the process that serves it, which is `parent` itself or a child of it."""
     from mockpay.app import create_app
     from mockpay.logs import configure_logging
@@ -200,7 +201,7 @@ def _build_app(settings: Settings, url: str, parent: int, *, with_worker: bool) 
     configure_logging(json_lines=settings.is_production, level=settings.log_level)
     if parent != os.getpid():
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-    app = create_app(settings, url, with_worker=with_worker)
+    app = create_app(settings, url, with_worker=with_worker, connections_max=connections_max)
     # What is made until now stays for good. To look through it again and again would take a part of every request.
     gc.collect()
     gc.freeze()

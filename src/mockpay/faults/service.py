@@ -7,7 +7,7 @@ import msgspec
 
 from mockpay.chance import SEED_MAX, chance
 from mockpay.context import Context
-from mockpay.errors import Fault, InvalidRequest, NotFound
+from mockpay.errors import Fault, FaultsOff, InvalidRequest, NotFound
 from mockpay.events import Event
 from mockpay.faults import store
 from mockpay.faults.requests import CreateFault
@@ -20,8 +20,15 @@ from mockpay.webhooks.tampering import WebhookFault, parse
 RULES_MAX: Final = 100
 
 
+def refuse_when_off(context: Context) -> None:
+    """Raises FaultsOff: a fault that is asked for and does nothing would let a test pass for no reason."""
+    if not context.settings.faults_are_on:
+        raise FaultsOff
+
+
 async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule:
-    """Raises InvalidRequest if the tenant has too many."""
+    """Raises InvalidRequest if the tenant has too many, and FaultsOff."""
+    refuse_when_off(context)
     rule = _new_rule(context, request)
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
@@ -32,7 +39,8 @@ async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule
 
 
 async def replace_all(context: Context, tenant: Tenant, requests: list[CreateFault]) -> list[Rule]:
-    """In place of all that there were."""
+    """In place of all that there were. Raises FaultsOff."""
+    refuse_when_off(context)
     rules = [_new_rule(context, request) for request in requests]
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
@@ -63,8 +71,11 @@ async def delete_all(context: Context, tenant: Tenant) -> None:
 
 
 async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Rule | None:
-    """The rule that makes this request fail, if one does. Whether it does is counted, in this request's turn."""
-    if not tenant.has_faults:
+    """The rule that makes this request fail, if one does. Whether it does is counted, in this request's turn.
+
+    Where faults are off no rule is asked, and none is counted.
+    """
+    if not (tenant.has_faults and context.settings.faults_are_on):
         return None
     async with context.database.transaction() as connection:
         return await _ask(connection, tenant, operation)
