@@ -154,7 +154,7 @@ def refused_for_its_body(gateway: Gateway, body: bytes = BODY) -> bool:
         if body is CHUNKED:
             request = request.replace(b"Content-Length: %d" % len(CHUNKED), b"Transfer-Encoding: chunked")
         connection.sendall(request)
-        connection.settimeout(2)
+        connection.settimeout(10)
         try:
             answer = what_came(connection)
         except TimeoutError:
