@@ -32,11 +32,12 @@ test: $(VENV)/.dev ## install what the tests need, and run them all
 	$(BIN)/python -m pytest -n 3 --maxschedchunk=1 --quiet --server=pgbouncer $(BEHIND_POOLER)
 	$(BIN)/python -m pytest -n 3 --maxschedchunk=1 --quiet --server=system $(ON_SYSTEM_SERVER)
 
-check: $(VENV)/.dev ## format, lint, types, structure, known holes of dependencies
+check: $(VENV)/.dev ## format, lint, types, structure, the Dockerfile, known holes of dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	@$(BIN)/python tests/audit_dependencies.py
 
 bench: $(VENV)/.dev $(VENV)/.peers ## measure the speed; results are printed as ratios of one run

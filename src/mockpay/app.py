@@ -19,6 +19,7 @@ from mockpay.context import Context
 from mockpay.deliveries import http as deliveries
 from mockpay.errors import DatabaseUnavailable
 from mockpay.faults import http as faults
+from mockpay.faults.budget import HoldBudget
 from mockpay.faults.inject import Faults
 from mockpay.housekeeping import keep_house
 from mockpay.payments import catalogue
@@ -57,16 +58,22 @@ EXPOSED_HEADERS = [
 
 
 def create_app(
-    settings: Settings, database_url: str, *, with_worker: bool, on_started: Callable[[], None] = lambda: None
+    settings: Settings,
+    database_url: str,
+    *,
+    with_worker: bool,
+    connections_max: int,
+    on_started: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
     """The API, and beside it a delivery worker if asked for. The database is opened when the application starts.
 
-    `on_started` is called once it is ready for requests.
+    `connections_max` is how many clients this process may have. `on_started` is called once it is ready for requests.
     """
-    return wrapped(create_litestar(settings, database_url, with_worker=with_worker, on_started=on_started))
+    app = create_litestar(settings, database_url, with_worker=with_worker, on_started=on_started)
+    return wrapped(app, connections_max)
 
 
-def wrapped(app: Litestar) -> ASGIApp:
+def wrapped(app: Litestar, connections_max: int) -> ASGIApp:
     """The application inside the layers that see every request, also those that lead nowhere."""
 
     def context_of() -> Context:
@@ -74,7 +81,7 @@ def wrapped(app: Litestar) -> ASGIApp:
         return context
 
     direct = DirectRoutes(app, context_of, admitted_tenant, DIRECT_ROUTES)
-    seen = Recorder(Faults(direct, context_of), context_of)
+    seen = Recorder(Faults(direct, context_of, HoldBudget(connections_max)), context_of)
     return RequestLog(Gate(seen, context_of), lambda: context_of().telemetry)
 
 

@@ -10,6 +10,7 @@ MockPayError
     ├── IdempotencyKeyMissing 400
     ├── Unauthorized          401
     ├── Forbidden             403
+    ├── FaultsOff             403
     ├── NotFound              404
     ├── RouteNotFound         404
     ├── MethodNotAllowed      405
@@ -21,6 +22,7 @@ MockPayError
     ├── UnsupportedMediaType  415
     ├── IdempotencyKeyReused  422
     ├── RateLimited           429
+    ├── TooManyHeld           429
     ├── HeadTooLarge          431
     ├── InternalError         500
     └── DatabaseUnavailable   503
@@ -116,6 +118,12 @@ class Forbidden(ApiError):
     summary = "This is a tenant's API key; the admin routes need the admin key."
 
 
+class FaultsOff(ApiError):
+    status = 403
+    code = "faults_off"
+    summary = "Faults are off on this server, and nothing was done. Whoever runs it turns them on by MOCKPAY_FAULTS=on."
+
+
 class NotFound(ApiError):
     status = 404
     code = "not_found"
@@ -186,6 +194,15 @@ class RateLimited(ApiError):
 
     def __init__(self, sentence: str, retry_after_seconds: int) -> None:
         super().__init__(sentence, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class TooManyHeld(ApiError):
+    status = 429
+    code = "too_many_held"
+    summary = "Faults hold too many requests already. Nothing was done; repeat it when some of them are over."
+
+    def __init__(self, sentence: str | None = None) -> None:
+        super().__init__(sentence, headers={"Retry-After": "1"})
 
 
 class HeadTooLarge(ApiError):

@@ -159,8 +159,9 @@ def _run_servers(
     room = Room(allow_many_connections(settings))
     limits = {"request_timeout_seconds": settings.request_timeout_seconds, "room": room}
     reader, started = Pipe(duplex=False)
+    build = functools.partial(_build_app, settings, url, os.getpid(), started, with_worker=with_worker)
     config = uvicorn.Config(
-        functools.partial(_build_app, settings, url, os.getpid(), started, with_worker=with_worker),
+        functools.partial(build, connections_max=room.connections_max),
         factory=True,
         workers=settings.workers,
         http=functools.partial(TellingProtocol, **limits),  # type: ignore[arg-type]  # it is only called
@@ -211,7 +212,9 @@ def _shared_counters() -> Iterator[None]:
         yield
 
 
-def _build_app(settings: Settings, url: str, parent: int, started: "Connection", *, with_worker: bool) -> "ASGIApp":
+def _build_app(
+    settings: Settings, url: str, parent: int, started: "Connection", *, with_worker: bool, connections_max: int
+) -> "ASGIApp":
     """In the process that serves it, which is `parent` itself or a child of it. `started` is told when it does."""
     from mockpay.app import create_app
     from mockpay.logs import configure_logging
@@ -220,7 +223,7 @@ def _build_app(settings: Settings, url: str, parent: int, started: "Connection",
     if parent != os.getpid():
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     tell = functools.partial(_tell_started, started)
-    app = create_app(settings, url, with_worker=with_worker, on_started=tell)
+    app = create_app(settings, url, with_worker=with_worker, connections_max=connections_max, on_started=tell)
     # What is made until now stays for good. To look through it again and again would take a part of every request.
     gc.collect()
     gc.freeze()

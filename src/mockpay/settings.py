@@ -24,6 +24,7 @@ _ORIGIN: Final = re.compile(r"https?://[^/?#\s@]+")
 RateLimitTier = Literal["standard", "high", "unlimited"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Environment = Literal["development", "production"]
+Switch = Literal["on", "off"]
 
 
 def _between(low: float, high: float) -> Callable[[type, Any], None]:
@@ -73,6 +74,10 @@ class Settings:
 
     log_level: LogLevel = "info"
     """The least severe log line that is written."""
+
+    faults: Annotated[Switch | None, Parameter(show_default=False)] = None
+    """Whether tenants may ask for faults, by the header X-MockPay-Fault and by rules. On in development, off in
+    production unless set."""
 
     request_timeout_seconds: Annotated[float, Parameter(validator=_between(0.1, 3600))] = 30.0
     """How long a client may take to send a whole request, and to take its answer, before its connection is closed."""
@@ -129,10 +134,6 @@ class Settings:
     """How long an Idempotency-Key stands for its answer; then it is free again. 0 keeps it for ever."""
 
     @property
-    def faults_are_on(self) -> bool:
-        return True
-
-    @property
     def is_production(self) -> bool:
         return self.env == "production"
 
@@ -146,6 +147,10 @@ class Settings:
                 f"MOCKPAY_DATA_DIR is {self.data_dir}, and this user has no home folder; "
                 "set it to a folder that this user can write to."
             ) from error
+
+    @property
+    def faults_are_on(self) -> bool:
+        return self.faults == "on" or (self.faults is None and not self.is_production)
 
     @property
     def start_patience_seconds(self) -> float:

@@ -25,6 +25,7 @@ from tests.support.servers import Server
 
 # Nothing here speaks TLS, and reading the system's certificates takes longer than most tests.
 ADMIN_KEY = "the-admin-key-of-the-tests"
+CONNECTIONS_MAX = 1000
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -87,7 +88,7 @@ async def shared_client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def open_client(database_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     app = create_litestar(settings, database_url, with_worker=False)
-    transport = httpx.ASGITransport(cast("Any", wrapped(app)))
+    transport = httpx.ASGITransport(cast("Any", wrapped(app, CONNECTIONS_MAX)))
     async with (
         _lifespan(app),
         httpx.AsyncClient(transport=transport, base_url="http://mockpay.test", verify=_NO_TLS, trust_env=False) as http,

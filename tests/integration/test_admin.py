@@ -1,6 +1,7 @@
 """Admin routes: who may, tenants and tiers, fraud rules, the snapshot of metrics."""
 
 import asyncio
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -130,6 +131,23 @@ async def test_a_rule_lives_from_the_next_payment_on_every_process(admin: httpx.
         assert (deleted.status_code, deleted.content) == (204, b"")
         assert await status(6, 101) == "pending"
         assert (await admin.delete(path)).status_code == 404
+
+
+async def test_of_several_rules_that_would_flag_the_oldest_does(admin: httpx.AsyncClient, superuser: Any) -> None:
+    """The time that it was made at says which that is, and neither its id nor its place in the table."""
+    key = await register(admin)
+    admin.headers.update(ADMIN)
+    one, two, three = [(await admin.post(RULES, json=LIMIT | {"name": name})).json() for name in ("1", "2", "3")]
+    assert (await create(admin, "as made", key, amount=100))["flag_rule"] == "1"
+    for rules in ([three, two, one], [two, three, one], [one, three, two]):
+        for day, rule in enumerate(rules, 1):
+            made_at = datetime(2026, 1, day, tzinfo=UTC)
+            await superuser.execute("UPDATE fraud_rules SET created_at = $2 WHERE id = $1", rule["id"], made_at)
+        names = [rule["name"] for rule in rules]
+        payment = await create(admin, f"oldest is {names[0]}", key, amount=100)
+        assert (payment["status"], payment["flag_rule"]) == ("flagged", names[0])
+        listed = [rule["name"] for rule in (await admin.get(RULES)).json()["rules"]]
+        assert [name for name in listed if name in names] == names
 
 
 async def test_a_rule_of_one_tenant_and_one_currency(admin: httpx.AsyncClient) -> None:

@@ -21,11 +21,11 @@ from mockpay.settings import Settings
 from mockpay.webhooks import waits
 from mockpay.webhooks.schedule import Schedule
 from mockpay.webhooks.waits import Look
-from mockpay.webhooks.worker import POLL_SECONDS
 from tests.integration.conftest import open_client
 from tests.support.fakes import FakeClock, Receiver
 from tests.support.gateway import Gateway, register
 from tests.support.logs import captured_logs
+from tests.support.waiting import until_polled
 
 AHEAD = "SELECT next_attempt_at - now() FROM webhook_deliveries ORDER BY created_at DESC, id DESC LIMIT 1"
 
@@ -164,7 +164,7 @@ async def test_what_a_worker_is_sending_is_not_due_for_it_after_the_clock_was_se
     await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 day'")
     await gateway.succeeded("another")
     await receiver.wait_for(2)
-    await asyncio.sleep(3 * POLL_SECONDS)
+    await until_polled(superuser, 3)
     receiver.gate.set()
     worker.stop()
     await running

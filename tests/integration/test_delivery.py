@@ -24,6 +24,7 @@ from mockpay.webhooks.delivery import judge
 from mockpay.webhooks.signing import standard_webhooks_secret
 from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway
+from tests.support.waiting import until, until_polled
 
 LEASE = timedelta(seconds=10)
 
@@ -316,7 +317,7 @@ async def test_one_host_gets_no_more_than_its_share(gateway: Gateway, receiver: 
     worker = gateway.worker(webhook_concurrency=10, webhook_concurrency_per_host=3)
     running = asyncio.create_task(worker.run())
     await receiver.wait_for(3)
-    await asyncio.sleep(0.5)  # long enough for two more polls to overstep the limit, if they would
+    await until_polled(superuser, 3)  # and could have overstepped the limit
     assert len(receiver.received) == 3
     receiver.gate.set()
     await receiver.wait_for(12)
@@ -332,17 +333,17 @@ async def test_stopping_drains(gateway: Gateway, receiver: Receiver, superuser: 
     running = asyncio.create_task(worker.run())
     await receiver.wait_for(1)
     worker.stop()
-    await asyncio.sleep(0.05)
-    assert not running.done()
+    # That something does not end has no sign but time.
+    assert not (await asyncio.wait([running], timeout=0.05))[0]
     receiver.gate.set()
     await running
     assert (await delivery_row(superuser))["status"] == "delivered"
 
 
-async def test_a_worker_that_is_cancelled_ends_also_if_it_is_just_woken(gateway: Gateway) -> None:
+async def test_a_worker_that_is_cancelled_ends_also_if_it_is_just_woken(gateway: Gateway, superuser: Any) -> None:
     worker = gateway.worker()
     running = asyncio.create_task(worker.run())
-    await asyncio.sleep(0.1)  # it rests
+    await until_polled(superuser)  # and it rests
     worker.wake()
     running.cancel()
     await asyncio.wait([running], timeout=3)
@@ -355,10 +356,11 @@ async def test_a_worker_survives_the_loss_of_its_connections(
     worker = gateway.worker()
     running = asyncio.create_task(worker.run())
     connections = "pg_stat_activity WHERE usename = 'mockpay_application'"
-    await until(superuser, f"SELECT count(*) > 0 FROM {connections}")
-    for _ in range(5):
-        await superuser.execute(f"SELECT pg_terminate_backend(pid) FROM {connections}")
-        await asyncio.sleep(0.1)
+    killed: list[int] = []
+    for _ in range(2):
+        await until(superuser, f"SELECT count(*) > 0 FROM {connections} AND pid <> ALL ($1)", killed)
+        rows = await superuser.fetch(f"SELECT pid, pg_terminate_backend(pid) FROM {connections}")
+        killed += [row["pid"] for row in rows]
     await eventually(lambda: gateway.succeeded("k"))
     await receiver.wait_for(1)
     worker.stop()
@@ -380,13 +382,6 @@ async def test_outside_development_private_addresses_are_refused_at_connection_t
         assert await gateway.worker(guard=guard).run_due() == 1
         assert (await attempts(superuser))[number - 1]["error"] == "address_refused", host
     assert gateway.receiver.received == []
-
-
-async def until(superuser: Any, question: str) -> None:
-    """Ask every few milliseconds, up to 15 s, until the answer is true."""
-    async with asyncio.timeout(15):
-        while not await superuser.fetchval(question):  # noqa: ASYNC110 - it is in other processes
-            await asyncio.sleep(0.02)
 
 
 async def eventually(act: Any) -> None:

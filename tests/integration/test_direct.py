@@ -5,8 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.gateway import bearer
+from mockpay.app import EXPOSED_HEADERS
+from mockpay.payments.direct import DIRECT_ROUTES
+from mockpay.settings import Settings
+from tests.integration.conftest import open_client
+from tests.support.gateway import bearer, register
 
+ORIGIN = "https://shop.example"
 BODY = b'{"amount": 5, "currency": "USD"}'
 JSON = {"Content-Type": "application/json"}
 UNKNOWN = "/api/payments/01a208df-c0d9-756f-80ef-891a5ca24f1b"
@@ -56,6 +61,22 @@ async def test_what_succeeds_is_a_repeat_of_the_other_way(shared_client: httpx.A
     assert (await shared_client.get(path)).content == (await shared_client.get(f"{path}/")).content == first.content
 
 
-async def test_a_page_of_another_origin_is_answered_by_the_framework(shared_client: httpx.AsyncClient) -> None:
-    response = await shared_client.get(UNKNOWN, headers={"Origin": "https://shop.example"})
-    assert response.status_code == 404
+async def test_a_page_of_another_origin_may_read_what_these_routes_answer(database_url: str) -> None:
+    """Which it is the framework that says, whether they succeed or not."""
+    async with open_client(database_url, Settings(rate_limit_tier="unlimited", cors_origins=ORIGIN)) as client:
+        await register(client)
+        headers = JSON | {"Origin": ORIGIN}
+        created = await client.post("/api/payments", headers=headers | KEY, content=BODY)
+        path = f"/api/payments/{created.json()['id']}"
+        answers = [
+            created,
+            await client.get(path, headers=headers),
+            await client.post(f"{path}/simulate", headers=headers, content=b'{"status": "success"}'),
+            await client.post(f"{path}/refund", headers=headers, content=b'{"refund_amount": 1}'),
+            await client.get(UNKNOWN, headers=headers),
+        ]
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 404]
+    assert len(DIRECT_ROUTES) == 4, "each of them is asked here"
+    for answer in answers:
+        assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+        assert answer.headers["Access-Control-Expose-Headers"].split(", ") == EXPOSED_HEADERS

@@ -12,6 +12,7 @@ from mockpay.settings import Settings
 from tests.integration.conftest import open_client
 from tests.support.gateway import register
 from tests.support.logs import captured_logs
+from tests.support.waiting import until_blocked
 
 BUSY = "error; status=503; code=busy"
 
@@ -79,9 +80,9 @@ async def test_rules_can_be_ended_while_they_are_asked(client: httpx.AsyncClient
     async with superuser.transaction():
         await superuser.execute("SELECT FROM fault_rules WHERE id = $1 FOR UPDATE", held["id"])
         ending = asyncio.create_task(client.delete("/api/faults"))
-        await asyncio.sleep(0.2)
+        await until_blocked(superuser, 1)
         asking = asyncio.create_task(client.get("/api/payments"))
-        await asyncio.sleep(0.2)
+        await until_blocked(superuser, 2)
     assert ((await ending).status_code, (await asking).status_code) == (204, 200)
 
 

@@ -107,7 +107,7 @@ async def until_done(
         if response.status_code in done:
             return response
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1"), response.text
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # as a client rests between two tries
 
 
 async def reached(statuses: Counter[int], status: int, count: int) -> None:

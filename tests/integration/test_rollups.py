@@ -15,6 +15,7 @@ from mockpay.rollups import Figure
 from tests.support.databases import UNEVEN
 from tests.support.fakes import FakeClock
 from tests.support.gateway import Gateway
+from tests.support.waiting import until_blocked
 
 LATER = timedelta(minutes=10)
 FINALLY = timedelta(days=2)
@@ -135,7 +136,7 @@ async def test_who_counts_meanwhile_loses_nothing(
         async with superuser.transaction():
             await rollups.put_together(superuser, clock.now() + LATER)
             again = asyncio.create_task(counting.execute("UPDATE payments SET currency = 'CHF' WHERE currency = 'EUR'"))
-            await asyncio.sleep(0.1)
+            await until_blocked(superuser, 1)
             assert not again.done()
             # A second one leaves it to the first.
             async with database.connection() as other, asyncio.timeout(10):

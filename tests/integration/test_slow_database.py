@@ -20,17 +20,11 @@ from mockpay.tenants.model import Tenant
 from mockpay.webhooks.address import AddressGuard
 from tests.support.fakes import FakeClock, Receiver
 from tests.support.gateway import Gateway
+from tests.support.waiting import until_blocked
 
 LOCK = "LOCK TABLE payments IN ACCESS EXCLUSIVE MODE"
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 STATEMENT_TIMEOUT_SECONDS = 0.3
 HANGING_TIMEOUT_SECONDS = 2.0
-
-
-async def waiting(superuser: Connection, count: int) -> None:
-    async with asyncio.timeout(10):
-        while await superuser.fetchval(WAITING) != count:  # noqa: ASYNC110 - it is in other processes
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.usefixtures("api_key")
@@ -40,7 +34,7 @@ async def test_who_does_not_need_what_is_slow_is_served(client: httpx.AsyncClien
     async with superuser.transaction():
         await superuser.execute(LOCK)
         slow = asyncio.create_task(client.post("/api/payments", json=body, headers=headers))
-        await waiting(superuser, 1)
+        await until_blocked(superuser, 1)
         for path in ("/health", "/ready", "/api/auth/me", "/api/webhooks/deliveries"):
             assert (await client.get(path)).status_code == 200, path
         assert not slow.done()
@@ -58,7 +52,7 @@ async def test_a_statement_that_takes_too_long_is_given_up_and_nothing_is_done(
         await superuser.execute(LOCK)
         with pytest.raises(DatabaseUnavailable):
             await gateway.create("k")
-        await waiting(superuser, 0)  # nor does the server go on with it when the lock is gone
+        await until_blocked(superuser, 0)  # nor does the server go on with it when the lock is gone
     assert await superuser.fetchval("SELECT count(*) FROM payments") == 0
     assert (await gateway.create("k")).status == "pending"
     assert database.usage().in_use == 0
@@ -119,6 +113,7 @@ async def test_a_task_in_the_middle_of_a_statement_can_be_cancelled(
             asking = asyncio.create_task(ask(getattr(database, kind)()))
         else:
             asking = asyncio.create_task(ask(getattr(database, kind)(), hang))
+        # A server that hangs gives no sign, so only time tells: the statement's own is over then, and it is given up.
         await asyncio.sleep(2 * STATEMENT_TIMEOUT_SECONDS)
         assert not asking.done()
         asking.cancel()

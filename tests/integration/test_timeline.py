@@ -19,6 +19,8 @@ from mockpay.settings import Settings
 from mockpay.types import Amount
 from tests.integration.conftest import ADMIN_KEY, open_client
 from tests.support.gateway import Gateway, bearer, register
+from tests.support.logs import captured_logs
+from tests.support.waiting import until_blocked, until_true
 
 BODY = {"amount": 50, "currency": "USD"}
 KEPT = Settings(rate_limit_tier="unlimited", admin_key=ADMIN_KEY)
@@ -178,7 +180,7 @@ async def test_what_was_being_written_when_it_was_told_to_stop_is_not_lost(conte
     await holder.start()
     await superuser.execute("LOCK TABLE requests")
     writing = asyncio.create_task(context.journal.write(context.database))
-    await asyncio.sleep(0.1)
+    await until_blocked(superuser, 1)
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     await holder.rollback()
@@ -199,7 +201,7 @@ async def test_of_too_many_the_oldest_are_given_up(context: Context, database: D
     async with superuser.transaction():
         await superuser.execute("LOCK TABLE requests")
         writing = asyncio.create_task(context.journal.write(database))
-        await asyncio.sleep(0.1)
+        await until_blocked(superuser, 1)
         for number in range(5):
             context.journal.add(request_entry(context, ENTRIES_MAX + number))
         writing.cancel()
@@ -264,8 +266,9 @@ async def test_wrong_queries(client: httpx.AsyncClient) -> None:
 async def test_a_lost_database_loses_requests_only_beyond_a_bound(client: httpx.AsyncClient, superuser: Any) -> None:
     await register(client)
     await superuser.execute("ALTER TABLE requests RENAME TO away")
-    await client.get("/api/payments")
-    await asyncio.sleep(0.15)
+    with captured_logs(json_lines=True) as output:
+        await client.get("/api/payments")
+        await until_true(lambda: "can't write requests for the timeline" in output.getvalue())
     await superuser.execute("ALTER TABLE away RENAME TO requests")
     await client.get("/api/payments")
     assert await timeline(client)

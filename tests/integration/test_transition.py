@@ -24,6 +24,7 @@ from mockpay.tenants.model import Email, Registration, Tenant
 from mockpay.types import Amount
 from tests.integration.conftest import ADMIN_KEY, open_client
 from tests.support.gateway import Gateway, check_payloads, register
+from tests.support.waiting import until_blocked
 
 
 def transition(tenant: Tenant, payment_id: uuid.UUID, change: Change, key: str = "", said: bytes = b"") -> Transition:
@@ -105,7 +106,7 @@ async def test_one_that_is_being_changed_is_waited_for_and_then_passed_over(
         async with superuser.transaction():
             await superuser.execute("UPDATE payments SET description = 'of a PATCH'")
             writing = asyncio.create_task(store.write(connection, [change], [], context.clock.now()))
-            await asyncio.sleep(0.1)
+            await until_blocked(superuser, 1)
             assert not writing.done()
         assert await writing == set()
 

@@ -89,6 +89,18 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
         assert isinstance(self.wait, Between)
         return self.wait.least
 
+    @property
+    def holds(self) -> bool:
+        """Whether the request waits: for a time, or for the end of its connection."""
+        if self.effect is Effect.LOST_RESPONSE:
+            return self.lost_as is not LostAs.ERROR
+        return self.effect in (Effect.LATENCY, Effect.TIMEOUT, Effect.RESET, Effect.TRUNCATED)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the request is done, with the body that it has."""
+        return self.effect not in (Effect.TIMEOUT, Effect.RESET, Effect.ERROR, Effect.IN_PROGRESS)
+
     def __str__(self) -> str:
         """As it is spelled, once it is drawn: what the answer, the log and the timeline say of it."""
         said = {

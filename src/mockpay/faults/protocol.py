@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from litestar.types import Scope
@@ -63,6 +64,13 @@ class TellingProtocol(LimitedProtocol):
         if not self.is_held:
             super().answer(error)
 
+    def give_way(self) -> None:
+        """As at the end of the time for which it may be held: the client sees a reset."""
+        if self.is_held:
+            reset(self.transport)
+        else:
+            super().give_way()
+
     def shutdown(self) -> None:
         """The server ends, and waits for what is under way; but not for what would wait for ever."""
         super().shutdown()
@@ -81,9 +89,14 @@ def hold(scope: Scope) -> None:
     _protocol_of(scope).is_held = True
 
 
+def held(scope: Scope) -> AbstractContextManager[None]:
+    """While the request waits, its connection makes room for new ones. Does nothing where there is no connection."""
+    return _protocol_of(scope).held() if _has_protocol(scope) else nullcontext()
+
+
 def is_gone(scope: Scope) -> bool:
     """Whether the client has closed the connection, so that no answer can reach it. False where it can't be known."""
-    return _EXTENSION in (scope.get("extensions") or {}) and transport_of(scope).is_closing()
+    return _has_protocol(scope) and transport_of(scope).is_closing()
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -92,6 +105,10 @@ def reset(transport: asyncio.Transport) -> None:
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT_AT_ALL)
     transport.abort()
+
+
+def _has_protocol(scope: Scope) -> bool:
+    return _EXTENSION in (scope.get("extensions") or {})
 
 
 def _protocol_of(scope: Scope) -> TellingProtocol:

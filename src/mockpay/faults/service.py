@@ -9,7 +9,7 @@ import msgspec
 
 from mockpay.chance import SEED_MAX, chance
 from mockpay.context import Context
-from mockpay.errors import Fault, InvalidRequest, NotFound
+from mockpay.errors import Fault, FaultsOff, InvalidRequest, NotFound
 from mockpay.events import Event
 from mockpay.faults import store
 from mockpay.faults.requests import CreateFault
@@ -27,8 +27,15 @@ Question = tuple[UUID, Operation]
 """Whether a request of this tenant, for this operation, shall fail."""
 
 
+def refuse_when_off(context: Context) -> None:
+    """Raises FaultsOff: a fault that is asked for and does nothing would let a test pass for no reason."""
+    if not context.settings.faults_are_on:
+        raise FaultsOff
+
+
 async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule:
-    """Raises InvalidRequest if the tenant has too many."""
+    """Raises InvalidRequest if the tenant has too many, and FaultsOff."""
+    refuse_when_off(context)
     rule = _new_rule(context, request)
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
@@ -39,7 +46,8 @@ async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule
 
 
 async def replace_all(context: Context, tenant: Tenant, requests: list[CreateFault]) -> list[Rule]:
-    """In place of all that there were."""
+    """In place of all that there were. Raises FaultsOff."""
+    refuse_when_off(context)
     rules = [_new_rule(context, request) for request in requests]
     async with context.database.transaction() as connection:
         await tenants.lock(connection, tenant.id)
@@ -70,8 +78,11 @@ async def delete_all(context: Context, tenant: Tenant) -> None:
 
 
 async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Rule | None:
-    """Returns the rule that makes this request fail, if one does, and counts that it was asked."""
-    if not tenant.has_faults:
+    """Returns the rule that makes this request fail, if one does, and counts that it was asked.
+
+    Where faults are off no rule is asked, and none is counted.
+    """
+    if not (tenant.has_faults and context.settings.faults_are_on):
         return None
     question = tenant.id, operation
     verdict = await context.group_commits.of(ask_together, lambda: _questions(context)).submit(question)

@@ -81,7 +81,14 @@ def current_tenant(request: AnyRequest) -> Tenant:
 
 TENANT_ROUTE: dict[str, Any] = {"guards": [require_tenant], "security": [{"apiKey": []}]}
 """For the decorator of every such route."""
-READ_ERRORS = (errors.Unauthorized, errors.RateLimited, errors.DatabaseUnavailable)
+READ_ERRORS = (
+    errors.Unauthorized,
+    errors.FaultsOff,
+    errors.RateLimited,
+    errors.TooManyHeld,
+    errors.DatabaseUnavailable,
+)
+"""Of every route of a tenant. Two of them are for who asks for a fault."""
 BODY_ERRORS = (errors.InvalidRequest, errors.MalformedJson, errors.BodyTooLarge, errors.UnsupportedMediaType)
 
 

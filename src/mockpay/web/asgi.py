@@ -26,6 +26,13 @@ def header_of(scope: Scope, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+def body_length_of(scope: Scope) -> int | None:
+    """What the request says of its body. None if it does not: there is no body, or it is sent in chunks."""
+    length = header_of(scope, b"content-length")
+    # The server has checked that it is a number, but Python takes none of thousands of digits, zeros in front included.
+    return None if length is None else int(length.lstrip("0") or 0)
+
+
 def raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 

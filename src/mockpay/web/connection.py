@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import httptools
@@ -28,21 +30,29 @@ log = structlog.stdlib.get_logger("mockpay.http")
 
 
 class Room:
-    """For so many connections of this process. Beyond that one has to go that never brought a whole request, the oldest
-    first: so those who only connect shut out each other, and nobody else.
+    """For so many connections of this process. Beyond that one has to go that never brought a whole request, or whose
+    request a fault holds, the oldest first: so those who only connect or wait shut out each other, and nobody else.
     """
 
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
-        self.without_request: dict[LimitedProtocol, None] = {}
-        """In the order in which they came."""
+        self.giving_way: dict[LimitedProtocol, None] = {}
+        """In the order in which they came, or began to be held. A newcomer is the last of them."""
 
     def enter(self, newest: "LimitedProtocol", count: int) -> None:
-        self.without_request[newest] = None
+        self.giving_way[newest] = None
         if count > self.connections_max:
-            oldest = next(iter(self.without_request))
-            del self.without_request[oldest]
-            oldest.transport.abort()
+            oldest = next(iter(self.giving_way))
+            self.leave(oldest)
+            oldest.give_way()
+
+    def hold(self, connection: "LimitedProtocol") -> None:
+        self.leave(connection)
+        self.giving_way[connection] = None
+
+    def leave(self, connection: "LimitedProtocol") -> None:
+        """It is no longer among those that have to go first. Does nothing if it was not."""
+        self.giving_way.pop(connection, None)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -72,10 +82,26 @@ class LimitedProtocol(HttpToolsProtocol):
         self._room.enter(self, len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.without_request.pop(self, None)
+        self._room.leave(self)
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        self._drop_unread_body()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While a fault holds its request: until then it is among the connections that make room for new ones."""
+        self._is_new = False  # whatever comes of its body now, it stays among them
+        if self in self.connections:  # else it is lost already, and would take the place of one that can make room
+            self._room.hold(self)
+        try:
+            yield
+        finally:
+            self._room.leave(self)
+
+    def give_way(self) -> None:
+        """There are too many connections, and this one has to go."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -153,15 +179,22 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._is_new:
             self._is_new = False
-            self._room.without_request.pop(self, None)
+            self._room.leave(self)
         self._is_whole = True
         self._framing_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._drop_unread_body()
         if self._is_refused and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
+
+    def _drop_unread_body(self) -> None:
+        """Of the last request, if that is over: nobody reads it, and only a search for cycles would free it."""
+        last: Any = self.cycle
+        if last is not None and (last.response_complete or last.disconnected):
+            last.body.clear()
 
     def _is_answering(self) -> bool:
         """Whether the last request whose head came has no answer yet, or not all of it."""

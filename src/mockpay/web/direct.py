@@ -13,7 +13,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from mockpay.context import Context
 from mockpay.errors import BodyTooLarge, MalformedJson, UnsupportedMediaType
-from mockpay.web.asgi import BODY_BYTES_MAX, header_of, send_json
+from mockpay.web.asgi import BODY_BYTES_MAX, body_length_of, header_of, send_json
 from mockpay.web.body import Model, decode_body, is_json
 from mockpay.web.error_handler import answer_to
 from mockpay.web.request_log import request_id_of
@@ -122,9 +122,7 @@ def _with_places(parts: list[str], places: tuple[int, ...]) -> tuple[str, ...]:
 
 async def _read(scope: HTTPScope, receive: Receive) -> bytes:
     """The body. Raises BodyTooLarge, and MalformedJson if the client is gone in the middle of it."""
-    length = header_of(scope, b"content-length")
-    # The server has checked that it is a number, but Python takes none of thousands of digits, zeros in front included.
-    if length is not None and int(length.lstrip("0") or 0) > BODY_BYTES_MAX:
+    if (body_length_of(scope) or 0) > BODY_BYTES_MAX:
         raise BodyTooLarge
     body = b""
     while True:

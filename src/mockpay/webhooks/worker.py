@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import aiohttp
+import msgspec
 import structlog
 
 from mockpay.chance import chance
@@ -128,6 +129,8 @@ class Worker:
 
     async def _deliver(self, session: aiohttp.ClientSession, claim: Claim, now: datetime | None = None) -> None:
         started_at = self._clock.now()
+        if not self._settings.faults_are_on:  # also of what was queued while they were on
+            claim = msgspec.structs.replace(claim, fault=None)
         try:
             sent = await send_all(session, claim, prepare(claim, started_at))
             result = judge(claim, sent, self._schedule, started_at, self._random_of(claim))
