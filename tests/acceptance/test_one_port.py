@@ -58,13 +58,16 @@ def test_a_port_on_which_another_program_answers(folder: Path, data_dir: Path, w
 def test_a_start_that_fails_announces_nothing_whoever_answers_on_its_port(
     folder: Path, server: Server, database_name: str
 ) -> None:
-    """The other program shares the port, as one of the same user may. The database is lost after our first look at it."""
+    """The other program shares the port, as one of the same user may. The database is lost after our first look at it.
+
+    Without limits to announce there is one such look.
+    """
     port = free_port()
     with ExitStack() as stack:
         database = OnlyTheFirst(server.address())
         stack.callback(database.close)
         program = Program(
-            folder / "log", "api", MOCKPAY_PORT=str(port), MOCKPAY_WORKERS="2",
+            folder / "log", "api", MOCKPAY_PORT=str(port), MOCKPAY_WORKERS="2", MOCKPAY_UNLIMITED="true",
             MOCKPAY_DATABASE_URL=f"postgresql://mockpay_application@127.0.0.1:{database.port}/{database_name}",
         )  # fmt: skip
         stack.enter_context(running(program))

@@ -54,7 +54,8 @@ def test_the_defaults_that_are_shown_are_those_that_count(examples: dict[str, st
         shown = examples.get(environment_name(field.name))
         if shown is not None:
             value = getattr(settings, field.name)
-            assert shown == ("" if value is None else str(value)), field.name
+            spelled = str(value).lower() if isinstance(value, bool) else str(value)
+            assert shown == ("" if value is None else spelled), field.name
     for name, default in REFERENCE.findall((ROOT / "compose.yaml").read_text()):
         assert default in ("", examples[name]), name
 
