@@ -111,7 +111,7 @@ ALONG_ITS_INDEX: list[tuple[str, list[object], str]] = [
     (log._PAGE_SQL, [NOBODY, LAST, "NULL", 11], "webhook_deliveries_pkey"),
     (log._BY_ID_LOCKED_SQL, [NOBODY, LAST], "webhook_deliveries_pkey"),
     (log._TENANT_OF_SQL, [LAST], "webhook_deliveries_pkey"),
-    (log._FORGET_DELIVERED_SQL, [f"'{UUID(int=1)}'", "'30 days'"], "webhook_deliveries_pkey"),
+    (log._FORGET_DELIVERED_SQL, ["'1970-01-01Z'", "'30 days'"], "webhook_deliveries_delivered"),
     (waits._BEGIN_ANEW_SQL, ["now()", "gen_random_uuid()"], "webhook_deliveries_due"),
     (log._REPLAY_SQL, ["'{}'", "'{}'", "'{}'", "'{}'", 3, "'{dead}'"], "webhook_deliveries_pkey"),
 ]  # fmt: skip

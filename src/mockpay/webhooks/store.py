@@ -17,10 +17,14 @@ _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
 """
 _CURRENT_SECRET_SQL: Final = "SELECT secret FROM webhook_secrets WHERE tenant_id = $1 AND expires_at IS NULL"
-# Two sign at most: a secret that was in its grace period already ends now. Times are the database's, as in the claim.
-_RETIRE_SECRETS_SQL: Final = """
-UPDATE webhook_secrets SET expires_at = CASE WHEN expires_at IS NULL THEN now() + $2::interval ELSE now() END
-WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > now())
+# A tenant has two at most, however often it rotates: a secret that was rotated out before goes now, in its grace period
+# or not. The one that goes out stays when it no longer signs, for the fault that asks for it. Times are the database's,
+# as in the claim.
+_RETIRE_SECRET_SQL: Final = """
+WITH forgotten AS (
+    DELETE FROM webhook_secrets WHERE tenant_id = $1 AND expires_at IS NOT NULL
+)
+UPDATE webhook_secrets SET expires_at = now() + $2::interval WHERE tenant_id = $1 AND expires_at IS NULL
 RETURNING expires_at
 """
 _ENQUEUE_SQL: Final = """
@@ -269,11 +273,13 @@ async def add_secret(connection: Connection, tenant_id: UUID, id_: UUID, secret:
     await connection.execute(_ADD_SECRET_SQL, tenant_id, id_, secret, now)
 
 
-async def retire_secrets(connection: Connection, tenant_id: UUID, grace: timedelta) -> datetime:
-    """Let the current secret expire after `grace`, and return when that is. The caller holds the tenant's lock."""
-    rows = await connection.fetch(_RETIRE_SECRETS_SQL, tenant_id, grace)
-    latest: datetime = max(row["expires_at"] for row in rows)
-    return latest
+async def retire_secret(connection: Connection, tenant_id: UUID, grace: timedelta) -> datetime:
+    """Lets the current secret expire after `grace`, and returns when that is. The one before it is forgotten.
+
+    The caller holds the tenant's lock.
+    """
+    expires_at: datetime = await connection.fetchval(_RETIRE_SECRET_SQL, tenant_id, grace)
+    return expires_at
 
 
 async def current_secret(connection: Connection, tenant_id: UUID) -> str:
