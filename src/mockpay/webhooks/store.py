@@ -1,7 +1,6 @@
 """The table of deliveries, which is also the queue."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -37,115 +36,6 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
             WHERE tenant_id = $1 AND payment_id = $3 AND status = 'pending' AND attempts = 0
               AND starts_with(fault, 'reorder')
         ) THEN now() ELSE now() + $13::float8 * interval '1 second' END, $14)
-"""
-
-# The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
-# now() and not clock_timestamp(): the index can be searched for a value that is fixed during the statement.
-_CLAIM_SQL: Final = """
-WITH RECURSIVE present AS (
-    SELECT coalesce($1::timestamptz, now()) AS now
-),
-in_flight AS (
-    SELECT * FROM unnest($3::text[], $4::integer[]) AS host (receiver_host, sending)
-),
--- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries. Nor is
--- it walked through, be it a million: where there is such a host, what is due is looked up for each of the others; they
--- are found by going from each to the next. Where there is none, no host's name need be known. The limits that are no
--- parameters keep the planner from expecting a tenth of all that waits, for which it would read the whole table.
-waiting AS (
-    (
-        SELECT receiver_host FROM webhook_deliveries
-        WHERE status = 'pending' AND cardinality($7::text[]) > 0
-        ORDER BY receiver_host LIMIT 1
-    )
-    UNION ALL
-    SELECT (
-        SELECT delivery.receiver_host FROM webhook_deliveries AS delivery
-        WHERE delivery.status = 'pending' AND delivery.receiver_host > waiting.receiver_host
-        ORDER BY delivery.receiver_host LIMIT 1
-    )
-    FROM waiting WHERE waiting.receiver_host IS NOT NULL
-),
-due AS (
-    (
-        SELECT * FROM (
-            SELECT tenant_id, id, receiver_host, next_attempt_at
-            FROM webhook_deliveries
-            WHERE status = 'pending'
-              AND next_attempt_at <= coalesce($1::timestamptz, now())
-              AND cardinality($7::text[]) = 0
-              -- What this worker is sending now is due if the clock was set ahead, or if the worker froze for a while.
-              AND id <> ALL ($8::uuid[])
-            ORDER BY next_attempt_at LIMIT 1000
-        ) AS of_any
-        LIMIT $2::integer * 4
-    )
-    UNION ALL
-    SELECT of_host.* FROM waiting CROSS JOIN LATERAL (
-        SELECT * FROM (
-            SELECT tenant_id, id, receiver_host, next_attempt_at
-            FROM webhook_deliveries
-            WHERE status = 'pending'
-              -- A range of both, which no other index has, and is one host.
-              AND receiver_host >= waiting.receiver_host
-              AND (receiver_host, next_attempt_at) <= (waiting.receiver_host, coalesce($1::timestamptz, now()))
-              AND id <> ALL ($8::uuid[])
-            ORDER BY receiver_host, next_attempt_at LIMIT 100
-        ) AS first
-        LIMIT $5
-    ) AS of_host
-    WHERE waiting.receiver_host <> ALL ($7::text[])
-),
-ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY receiver_host ORDER BY next_attempt_at) AS place FROM due
-),
-chosen AS (
-    SELECT delivery.tenant_id, delivery.id, delivery.attempts, delivery.url, delivery.claimed_at
-    FROM ranked
-    JOIN webhook_deliveries AS delivery ON delivery.tenant_id = ranked.tenant_id AND delivery.id = ranked.id
-    LEFT JOIN in_flight ON in_flight.receiver_host = ranked.receiver_host
-    WHERE ranked.place <= $5::integer - coalesce(in_flight.sending, 0)
-      -- Again, of the row that gets locked: another worker may have claimed it since.
-      AND delivery.status = 'pending'
-      AND delivery.next_attempt_at <= coalesce($1::timestamptz, now())
-    ORDER BY ranked.next_attempt_at
-    LIMIT $2
-    FOR UPDATE OF delivery SKIP LOCKED
-),
--- A claim that was never settled: its worker died or froze. The attempt counted, so it is logged.
-lost AS (
-    INSERT INTO delivery_attempts (tenant_id, delivery_id, attempt, url, started_at, error)
-    SELECT tenant_id, id, attempts, url, claimed_at, 'worker_lost' FROM chosen WHERE claimed_at IS NOT NULL
-    ON CONFLICT DO NOTHING
-),
--- If that was the last attempt it has none left: a delivery that kills its worker must not do so for ever.
-dead AS (
-    UPDATE webhook_deliveries AS delivery
-    SET status = 'dead', claimed_at = NULL, last_error = 'worker_lost', finished_at = present.now
-    FROM chosen, present
-    WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
-      AND chosen.attempts >= delivery.max_attempts
-)
-UPDATE webhook_deliveries AS delivery
-SET attempts = delivery.attempts + 1, claimed_at = present.now, next_attempt_at = present.now + $6::interval,
-    waits_since = present.now
-FROM chosen, present
-WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
-  AND chosen.attempts < delivery.max_attempts
-RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
-          delivery.payload, delivery.attempts AS attempt, delivery.attempts_before_replay, delivery.max_attempts,
-          delivery.fault, delivery.fault_seed,
-          ARRAY(
-              SELECT secret FROM webhook_secrets
-              WHERE webhook_secrets.tenant_id = delivery.tenant_id
-                AND (expires_at IS NULL OR expires_at > present.now)
-              ORDER BY expires_at DESC NULLS FIRST
-          ) AS secrets,
-          CASE WHEN starts_with(delivery.fault, 'old_secret') THEN (
-              SELECT secret FROM webhook_secrets
-              WHERE webhook_secrets.tenant_id = delivery.tenant_id AND expires_at IS NOT NULL
-              ORDER BY expires_at DESC LIMIT 1
-          ) END AS old_secret
 """
 
 # Fenced on the attempt: a worker that was frozen past its lease finds that the delivery has moved on.
@@ -314,28 +204,6 @@ def delivery_columns(delivery: NewDelivery) -> tuple[Any, ...]:
         delivery.max_attempts,
         delivery.created_at,
     )
-
-
-async def claim(
-    connection: Connection,
-    *,
-    limit: int,
-    sending: Mapping[UUID, str],
-    per_host: int,
-    lease: timedelta,
-    now: datetime | None = None,
-) -> list[Claim]:
-    """Take up to `limit` due deliveries for the time of `lease`.
-
-    `sending` is what this worker has under way: the ids of deliveries, and the host of each one's receiver, of which it
-    may have `per_host` at most. `now` is the database's present if None.
-    """
-    of_host = Counter(sending.values())
-    full_hosts = [host for host, count in of_host.items() if count >= per_host]
-    rows = await connection.fetch(
-        _CLAIM_SQL, now, limit, list(of_host), list(of_host.values()), per_host, lease, full_hosts, list(sending)
-    )
-    return [Claim(**dict(row)) for row in rows]
 
 
 async def settle(

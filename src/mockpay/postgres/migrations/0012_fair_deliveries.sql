@@ -13,3 +13,12 @@ CREATE INDEX webhook_secrets_newest ON webhook_secrets (tenant_id, expires_at DE
 
 -- What can be forgotten, oldest first, and no dead letter among it.
 CREATE INDEX webhook_deliveries_delivered ON webhook_deliveries (finished_at) WHERE status = 'delivered';
+
+-- What waits, in the order of time tenant by tenant, and of a tenant host by host. No index is in the order of time of all
+-- tenants together any more: whoever waits behind a million of one tenant would be found behind them.
+DROP INDEX webhook_deliveries_due;
+DROP INDEX webhook_deliveries_due_of_host;
+CREATE INDEX webhook_deliveries_due_of_tenant ON webhook_deliveries (tenant_id, next_attempt_at, id)
+    WHERE status = 'pending';
+CREATE INDEX webhook_deliveries_due_of_host ON webhook_deliveries (tenant_id, receiver_host, next_attempt_at)
+    WHERE status = 'pending';
