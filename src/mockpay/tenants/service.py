@@ -61,7 +61,7 @@ async def rotate_webhook_secret(context: Context, tenant: Tenant) -> tuple[str, 
 
 async def set_preferences(context: Context, tenant: Tenant, preferences: Preferences) -> Tenant:
     """Raises InvalidRequest if the address guard refuses the URL."""
-    problem = await context.address_guard.problem_with(preferences.webhook_url)
+    problem = await context.address_guard.problem_with(tenant.id, preferences.webhook_url)
     if problem:
         raise problem
     async with context.database.connection() as connection:

@@ -22,6 +22,7 @@ from mockpay.types import Clock
 from mockpay.webhooks import claims, store
 from mockpay.webhooks.address import AddressGuard
 from mockpay.webhooks.delivery import judge, open_session, prepare, send_all
+from mockpay.webhooks.resolver import Lookups
 from mockpay.webhooks.schedule import Schedule
 from mockpay.webhooks.shares import Limits, Round, UnderWay
 from mockpay.webhooks.store import Claim, Result
@@ -49,6 +50,7 @@ class Worker:
         clock: Clock,
         telemetry: Telemetry,
         jitter: Callable[[], float] = random.random,
+        lookups: Lookups | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -56,6 +58,8 @@ class Worker:
         self._clock = clock
         self._telemetry = telemetry
         self._jitter = jitter
+        # Of its own, so that no registration of a URL holds up a webhook.
+        self._lookups = lookups or Lookups()
         self._schedule = Schedule.of(settings)
         self._sending: dict[UUID, UnderWay] = {}
         self._round = Round()
@@ -82,7 +86,7 @@ class Worker:
 
     async def run(self) -> None:
         """Survives the loss of the database: what can't be written now is claimed anew when its lease ends."""
-        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
+        async with open_session(self._guard, self._lookups, self._schedule.timeout_seconds) as session:
             while not self._stopping:
                 self._something_to_do.clear()
                 claimed, rest_seconds = await self._claim_calmly()
@@ -94,7 +98,7 @@ class Worker:
 
     async def run_due(self, now: datetime | None = None) -> int:
         """Deliver what is due now and wait for it; the number of attempts made. For one-shot use and for tests."""
-        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
+        async with open_session(self._guard, self._lookups, self._schedule.timeout_seconds) as session:
             claimed = (await self._claim(now)).claims
             await asyncio.gather(*(self._deliver(session, claim, now) for claim in claimed))
         return len(claimed)
