@@ -17,7 +17,12 @@ from mockpay.postgres.pool import Connection, connect
 SECONDS: Final = 8
 QUEUED: Final = 50_000
 BACKLOG: Final = 1_000_000
-SETTINGS: Final = {"MOCKPAY_LOG_LEVEL": "warning", "MOCKPAY_WEBHOOK_CONCURRENCY_PER_HOST": "64"}
+SETTINGS: Final = {
+    "MOCKPAY_LOG_LEVEL": "warning",
+    # It is one tenant, and one sink.
+    "MOCKPAY_WEBHOOK_CONCURRENCY_PER_TENANT": "64",
+    "MOCKPAY_WEBHOOK_CONCURRENCY_PER_HOST": "64",
+}
 QUEUE = """
 WITH tenant AS (
     INSERT INTO tenants (id, name, email, api_key_sha256, rate_limit_tier, created_at)

@@ -43,6 +43,7 @@ from mockpay.web.openapi import OwnTypes
 from mockpay.web.options import name_every_method
 from mockpay.web.request_log import RequestLog
 from mockpay.webhooks.address import AddressGuard
+from mockpay.webhooks.resolver import Lookups
 from mockpay.webhooks.worker import Worker
 
 EXPOSED_HEADERS = [
@@ -134,10 +135,12 @@ async def open_parts(settings: Settings, database_url: str) -> AsyncIterator[tup
     """What requests need, and a worker over the same database that nobody runs yet."""
     opened = functools.partial(open_database, database_url, settings.database_connections)
     database = await patiently(opened, settings.start_patience_seconds)
-    guard = AddressGuard(allow_private=not settings.is_production)
+    guard = AddressGuard(allow_private=not settings.is_production, resolve=Lookups().addresses)
     clock = SystemClock()
     telemetry = Telemetry()
-    worker = Worker(settings=settings, database=database, guard=guard, clock=clock, telemetry=telemetry)
+    worker = Worker(
+        settings=settings, database=database, guard=guard, clock=clock, telemetry=telemetry, lookups=Lookups()
+    )
     context = Context(
         settings=settings,
         database=database,

@@ -14,6 +14,8 @@ from uuid import UUID
 
 import msgspec
 
+FIRST_ID: Final = UUID(int=0)
+"""Below every id: where a walk in the order of ids begins."""
 LAST_ID: Final = UUID(int=2**128 - 1)
 """Above every id: where a list that is read newest first begins."""
 

@@ -4,9 +4,8 @@ figures that many connections counted, and waits of webhooks from before the clo
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import structlog
 
@@ -23,7 +22,7 @@ from mockpay.webhooks import waits
 
 PAUSE_SECONDS: Final = 60.0
 LOOK_AT_CLOCK_SECONDS: Final = 1.0
-_UUID7_TIME_SHIFT: Final = 80  # below the milliseconds there are 80 bits of version, variant and randomness
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = structlog.stdlib.get_logger("mockpay.housekeeping")
 
@@ -59,18 +58,21 @@ async def clean_once(context: Context) -> int:
         await outcome_store.forget_decided(connection)
     await _forget_requests(context)
     await _forget_keys(context)
+    return await _forget_deliveries(context)
+
+
+async def _forget_deliveries(context: Context) -> int:
     days = context.settings.webhook_retention_days
     if days == 0:
         return 0
-    age = timedelta(days=days)
-    forgotten = 0
+    since, forgotten = EVER, 0
     while True:
         async with context.database.connection() as connection:
-            before = _first_id_of(time.time() - age.total_seconds())
-            count = await deliveries.forget_delivered(connection, before=before, age=age)
-        forgotten += count
-        if count < deliveries.FORGOTTEN_AT_ONCE:
+            step = await deliveries.forget_delivered(connection, since=since, age=timedelta(days=days))
+        forgotten += step.count
+        if step.latest is None or step.count < deliveries.FORGOTTEN_AT_ONCE:
             break
+        since = step.latest
     if forgotten:
         log.info("delivered webhooks forgotten", deliveries=forgotten, older_than_days=days)
     return forgotten
@@ -89,8 +91,3 @@ async def _forget_requests(context: Context) -> None:
     while count == journal.FORGOTTEN_AT_ONCE:
         async with context.database.connection() as connection:
             count = await journal.forget(connection, timedelta(hours=context.settings.timeline_hours))
-
-
-def _first_id_of(seconds: float) -> UUID:
-    """The lowest UUIDv7 of a moment, given in seconds since 1970: every later one is above it."""
-    return UUID(int=max(0, int(seconds * 1000)) << _UUID7_TIME_SHIFT)

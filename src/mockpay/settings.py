@@ -115,6 +115,9 @@ class Settings:
     webhook_concurrency: Annotated[int, Parameter(alias="--concurrency", validator=_between(1, 10_000))] = 64
     """How many webhooks a worker sends at once."""
 
+    webhook_concurrency_per_tenant: Annotated[int, Parameter(validator=_between(1, 10_000))] = 32
+    """How many of these may be one tenant's, so that it can't hold up the others."""
+
     webhook_concurrency_per_host: Annotated[int, Parameter(validator=_between(1, 10_000))] = 16
     """How many of these may go to one receiver host, so that a dead one can't hold up the others."""
 

@@ -90,14 +90,14 @@ async def open_client(database_url: str, settings: Settings) -> AsyncIterator[ht
     app = create_litestar(settings, database_url, with_worker=False)
     transport = httpx.ASGITransport(cast("Any", wrapped(app, CONNECTIONS_MAX)))
     async with (
-        _lifespan(app),
+        lifespan(app),
         httpx.AsyncClient(transport=transport, base_url="http://mockpay.test", verify=_NO_TLS, trust_env=False) as http,
     ):
         yield http
 
 
 @asynccontextmanager
-async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+async def lifespan(app: Litestar) -> AsyncIterator[None]:
     """In one task from start to end, as the framework wants it; pytest's fixtures end in another."""
     started, stop = asyncio.Event(), asyncio.Event()
 

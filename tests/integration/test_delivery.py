@@ -5,7 +5,6 @@ import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 import pytest
@@ -18,9 +17,10 @@ from mockpay.tenants import service as tenants
 from mockpay.tenants.model import Preferences
 from mockpay.tenants.service import Credentials
 from mockpay.types import Amount
-from mockpay.webhooks import store
+from mockpay.webhooks import claims, store
 from mockpay.webhooks.address import WebhookUrl
 from mockpay.webhooks.delivery import judge
+from mockpay.webhooks.shares import Limits, Round
 from mockpay.webhooks.signing import standard_webhooks_secret
 from tests.support.fakes import Receiver
 from tests.support.gateway import Gateway
@@ -36,7 +36,8 @@ async def expire_waits(superuser: Any) -> None:
 
 async def claim(gateway: Gateway, limit: int = 10) -> list[store.Claim]:
     async with gateway.context.database.transaction() as connection:
-        return await store.claim(connection, limit=limit, sending={}, per_host=limit, lease=LEASE)
+        limits = Limits(total=limit, per_tenant=limit, per_host=limit)
+        return (await claims.claim(connection, Round(), sending={}, limits=limits, lease=LEASE)).claims
 
 
 async def settle(gateway: Gateway, claimed: store.Claim, response_status: int) -> bool:
@@ -241,8 +242,8 @@ async def test_two_workers_never_deliver_one_claim_twice(gateway: Gateway, recei
 async def test_racing_claims_share_the_work(gateway: Gateway, superuser: Any) -> None:
     await superuser.execute("UPDATE fraud_rules SET is_active = false")
     await asyncio.gather(*(gateway.succeeded(f"key-{number}") for number in range(20)))
-    claims = await asyncio.gather(*(claim(gateway, limit=20) for _ in range(8)))
-    taken = [claimed.id for claimed_by_one in claims for claimed in claimed_by_one]
+    racing = await asyncio.gather(*(claim(gateway, limit=20) for _ in range(8)))
+    taken = [claimed.id for claimed_by_one in racing for claimed in claimed_by_one]
     assert len(taken) == len(set(taken)) == 20
 
 
@@ -289,25 +290,6 @@ async def test_a_delivery_that_kills_its_worker_dies_at_the_limit(gateway: Gatew
     row = await delivery_row(superuser)
     assert (row["status"], row["attempts"], row["last_error"]) == ("dead", 3, "worker_lost")
     assert [a["error"] for a in await attempts(superuser)] == ["worker_lost"] * 3
-
-
-async def test_a_host_at_its_limit_does_not_hold_up_the_others(gateway: Gateway, superuser: Any) -> None:
-    """A thousand older deliveries to a host that is busy stand before one to a host that is not."""
-    await gateway.succeeded("k")
-    row = await delivery_row(superuser)
-    await superuser.execute(
-        """
-        INSERT INTO webhook_deliveries (tenant_id, id, payment_id, event_id, event, url, receiver_host, payload,
-                                        max_attempts, next_attempt_at, created_at)
-        SELECT tenant_id, gen_random_uuid(), payment_id, event_id, event, 'http://dead.invalid/', 'dead.invalid:80',
-               payload, 3, now() - interval '1 hour', now()
-        FROM webhook_deliveries, generate_series(1, 1000)
-        """
-    )
-    async with gateway.context.database.transaction() as connection:
-        sending = {uuid4(): "dead.invalid:80" for _ in range(4)}
-        claims = await store.claim(connection, limit=8, sending=sending, per_host=4, lease=LEASE)
-    assert [claimed.id for claimed in claims] == [row["id"]]
 
 
 async def test_one_host_gets_no_more_than_its_share(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:

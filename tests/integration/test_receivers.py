@@ -83,7 +83,8 @@ async def test_rude_receivers(gateway: Gateway, receiver: Receiver, superuser: A
     well = await gateway.succeeded("well")
     memory_before = memory()
     async with asyncio.timeout(30):
-        delivering = asyncio.create_task(gateway.worker(webhook_timeout_seconds=TIMEOUT_SECONDS).run_due())
+        worker = gateway.worker(webhook_timeout_seconds=TIMEOUT_SECONDS, webhook_concurrency_per_tenant=len(RUDE) + 1)
+        delivering = asyncio.create_task(worker.run_due())
         await receiver.wait_for(1)
         assert not delivering.done()
         assert await delivering == len(RUDE) + 1

@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 import re
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +15,9 @@ from mockpay.journal import store as journal
 from mockpay.payments import creation_store
 from mockpay.postgres.pool import SESSION_SETTINGS
 from mockpay.timeline import store as timeline
-from mockpay.webhooks import log, store, waits
+from mockpay.webhooks import claims, log, waits
 from tests.support.plans import generic_plan
+from tests.support.queue import rows_touched
 
 NOBODY, LAST = f"'{UUID(int=0)}'", f"'{LAST_ID}'"
 
@@ -70,39 +70,35 @@ async def backlog(superuser: Any) -> None:
     await superuser.execute("ANALYZE webhook_deliveries, tenants")
 
 
-@pytest.mark.usefixtures("backlog")
-async def test_the_claim_uses_its_index_whatever_is_backing_off(superuser: Any) -> None:
-    text = await generic_plan(superuser, store._CLAIM_SQL, "NULL", 8, "'{}'", "'{}'", 8, "'10 seconds'", "'{}'", "'{}'")
-    assert "Index Scan using webhook_deliveries_due on webhook_deliveries" in text
-    assert "Index Cond: (next_attempt_at <= COALESCE" in text
-    assert "Seq Scan on webhook_deliveries" not in text, text
+HOW_FAR = [1000, 100, 32, 8]
+CLAIM: list[tuple[str, list[object], list[str]]] = [
+    (claims._LOOK_SQL, ["NULL", NOBODY, "'{}'", "'{}'", *HOW_FAR], ["webhook_deliveries_due_of_tenant"] * 2),
+    (claims._LOOK_BY_HOST_SQL, ["NULL", f"ARRAY[{NOBODY}::uuid]", "'{a}'", "'{}'", "'{}'", 200, 32], ["webhook_deliveries_due_of_host"] * 2),
+    (claims._TAKE_SQL, ["NULL", f"ARRAY[{NOBODY}::uuid]", f"ARRAY[{NOBODY}::uuid]", "'10 seconds'"], ["webhook_deliveries_pkey"]),
+]  # fmt: skip
 
 
 @pytest.mark.usefixtures("backlog")
-async def test_the_backlog_of_a_host_that_is_full_is_not_walked_through(superuser: Any) -> None:
-    """20,000 wait for the one, and are due before the five of each of two others."""
-    await superuser.execute("UPDATE webhook_deliveries SET next_attempt_at = now() - interval '1 hour'")
+async def test_the_claim_uses_its_indexes_whatever_is_backing_off(superuser: Any) -> None:
+    for statement, arguments, indexes in CLAIM:
+        text = await generic_plan(superuser, statement, *arguments)
+        used = re.findall(r"Index (?:Only )?Scan using (\w+) on webhook_deliveries", text)
+        assert [each for each in used if each == indexes[0]][: len(indexes)] == indexes, text
+        assert "Seq Scan on webhook_deliveries" not in text, text
+
+
+@pytest.mark.usefixtures("backlog")
+async def test_the_secrets_of_a_claim_are_found_along_their_index(superuser: Any) -> None:
+    """Also beside those that a version before left behind by the thousand."""
     await superuser.execute(
-        """
-        UPDATE webhook_deliveries SET receiver_host = host, next_attempt_at = now() - interval '1 minute'
-        FROM (
-            SELECT id AS chosen_id, CASE WHEN row_number() OVER () <= 5 THEN 'a:80' ELSE 'z:80' END AS host
-            FROM webhook_deliveries WHERE status = 'pending' LIMIT 10
-        ) AS chosen WHERE id = chosen_id
-        """
+        "INSERT INTO webhook_secrets (tenant_id, id, secret, created_at, expires_at) "
+        "SELECT id, gen_random_uuid(), repeat('ab', 32), now(), now() - number * interval '1 minute' "
+        "FROM tenants, generate_series(1, 5000) AS number"
     )
-    await superuser.execute("VACUUM ANALYZE webhook_deliveries")
-    full = "NULL", 8, "'{h:80}'", "'{16}'", 3, "'10 seconds'", "'{h:80}'", "'{}'"
-    await generic_plan(superuser, store._CLAIM_SQL, *full)
-    async with superuser.transaction():
-        explained = await superuser.fetchval(
-            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({', '.join(map(str, full))})"
-        )
-    passed_over = sum(int(rows) for rows in re.findall(r'"Rows Removed by Filter": (\d+)', explained))
-    assert passed_over < 100, explained
-    assert await superuser.fetch(
-        "SELECT receiver_host, count(*) FROM webhook_deliveries WHERE attempts = 1 GROUP BY 1 ORDER BY 1"
-    ) == [("a:80", 3), ("z:80", 3)]
+    await superuser.execute("ANALYZE webhook_secrets")
+    text = await generic_plan(superuser, claims._TAKE_SQL, *CLAIM[-1][1])
+    assert text.count("using webhook_secrets_newest on webhook_secrets") == 2, text
+    assert "Seq Scan on webhook_secrets" not in text, text
 
 
 ALONG_ITS_INDEX: list[tuple[str, list[object], str]] = [
@@ -111,8 +107,8 @@ ALONG_ITS_INDEX: list[tuple[str, list[object], str]] = [
     (log._PAGE_SQL, [NOBODY, LAST, "NULL", 11], "webhook_deliveries_pkey"),
     (log._BY_ID_LOCKED_SQL, [NOBODY, LAST], "webhook_deliveries_pkey"),
     (log._TENANT_OF_SQL, [LAST], "webhook_deliveries_pkey"),
-    (log._FORGET_DELIVERED_SQL, [f"'{UUID(int=1)}'", "'30 days'"], "webhook_deliveries_pkey"),
-    (waits._BEGIN_ANEW_SQL, ["now()", "gen_random_uuid()"], "webhook_deliveries_due"),
+    (log._FORGET_DELIVERED_SQL, ["'1970-01-01Z'", "'30 days'"], "webhook_deliveries_delivered"),
+    (waits._BEGIN_ANEW_SQL, [NOBODY, "now()", NOBODY], "webhook_deliveries_due_of_tenant"),
     (log._REPLAY_SQL, ["'{}'", "'{}'", "'{}'", "'{}'", 3, "'{dead}'"], "webhook_deliveries_pkey"),
 ]  # fmt: skip
 
@@ -149,16 +145,12 @@ async def test_recent_payments_are_counted_along_their_index_in_a_new_table(supe
 
 @pytest.mark.usefixtures("backlog")
 async def test_an_idle_claim_reads_next_to_nothing(superuser: Any) -> None:
-    await superuser.execute("SET track_io_timing = off")
+    statement, arguments, _ = CLAIM[0]
+    await generic_plan(superuser, statement, *arguments)
     explained = await superuser.fetchval(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT tenant_id, id FROM webhook_deliveries "
-        "WHERE status = 'pending' AND next_attempt_at <= coalesce(NULL::timestamptz, now()) "
-        "ORDER BY next_attempt_at LIMIT 32"
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({', '.join(map(str, arguments))})"
     )
-    assert '"Rows Removed by Filter"' not in explained
-    async with superuser.transaction():
-        claims = await store.claim(superuser, limit=8, sending={}, per_host=8, lease=timedelta(seconds=10))
-    assert claims == []
+    assert rows_touched(explained) < 5, explained
 
 
 EVER = ["'1970-01-01Z'", NOBODY, "'9999-01-01Z'", 101]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID, uuid4
 
 import aiohttp
 import httpx
@@ -22,6 +23,7 @@ from mockpay.settings import Settings
 from mockpay.tenants.service import Credentials
 from mockpay.webhooks.address import AddressGuard, WebhookUrl
 from mockpay.webhooks.delivery import RESPONSE_BYTES_KEPT, Outcome, Prepared, open_session, send
+from mockpay.webhooks.resolver import Lookups
 from tests.integration.conftest import ADMIN_KEY, open_client
 from tests.support.databases import TEMPLATE, new_database
 from tests.support.document import Operation, at, operations
@@ -65,14 +67,14 @@ async def production(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 def strict() -> AddressGuard:
     """Of a production server, whose registrations are told of public addresses only: names resolve otherwise later."""
 
-    async def resolve(_host: str, _port: int) -> list[str]:
+    async def resolve(_tenant_id: UUID, _host: str, _port: int) -> list[str]:
         return ["8.8.8.8"]
 
     return AddressGuard(allow_private=False, resolve=resolve)
 
 
 async def attempt(guard: AddressGuard, url: str, timeout_seconds: float = 2) -> Outcome:
-    async with open_session(guard, timeout_seconds) as session:
+    async with open_session(guard, Lookups(), timeout_seconds) as session:
         return await send(session, Prepared(url, b"{}", {}))
 
 
@@ -118,7 +120,7 @@ async def a_payment(client: httpx.AsyncClient) -> str:
 async def test_no_connection_is_made_to_a_private_address(receiver: Receiver, strict: AddressGuard, host: str) -> None:
     """Though it was accepted once: in development, or because the name resolved to something else."""
     url = f"http://{host}:{receiver.port}/"
-    assert await strict.problem_with(url) is None
+    assert await strict.problem_with(uuid4(), url) is None
     assert (await attempt(strict, url)).error == "address_refused"
     assert receiver.received == []
     assert (await attempt(AddressGuard(allow_private=True), url)).response_status == 200, "or it would show nothing"
@@ -249,7 +251,7 @@ async def test_an_answer_without_end_is_broken_off(what: str) -> None:
 async def test_no_proxy_of_the_environment_is_used(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would connect in our place, past the guard."""
     monkeypatch.setenv("HTTP_PROXY", receiver.url)
-    async with open_session(AddressGuard(allow_private=True), 1) as session:
+    async with open_session(AddressGuard(allow_private=True), Lookups(), 1) as session:
         assert not session.trust_env
         assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
         await send(session, Prepared("http://127.0.0.1:1/", b"{}", {}))

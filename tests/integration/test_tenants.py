@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from mockpay.settings import Settings
 from mockpay.tenants import service as tenants
+from mockpay.tenants.model import Email, Registration
 from mockpay.webhooks.signing import sign, sign_standard, sign_with_all
 from tests.integration.conftest import open_client
 from tests.support.fakes import Receiver
@@ -73,6 +75,22 @@ async def test_racing_rotations_of_the_secret_leave_one_current_and_one_that_exp
         "SELECT expires_at FROM webhook_secrets WHERE expires_at IS NULL OR expires_at > now()"
     )
     assert Counter(row["expires_at"] is None for row in live) == {True: 1, False: 1}
+    assert await superuser.fetchval("SELECT count(*) FROM webhook_secrets") == 2, "what is over is not kept"
+
+
+@pytest.mark.parametrize("grace_seconds", [86_400, 0])
+async def test_a_tenant_has_two_secrets_however_often_it_rotates(
+    gateway: Gateway, superuser: Any, grace_seconds: int
+) -> None:
+    """Or each claim of a webhook would read all of them. Another tenant's stay as they are."""
+    settings = replace(gateway.context.settings, webhook_secret_grace_seconds=grace_seconds)
+    context = replace(gateway.context, settings=settings)
+    other = await tenants.register(context, Registration("Other", Email("other@example.com")))
+    await tenants.rotate_webhook_secret(context, other.tenant)
+    secrets = [(await tenants.rotate_webhook_secret(context, gateway.tenant))[0] for _ in range(12)]
+    kept = "SELECT secret FROM webhook_secrets WHERE tenant_id = $1 ORDER BY expires_at DESC NULLS FIRST"
+    assert [row["secret"] for row in await superuser.fetch(kept, gateway.tenant.id)] == [secrets[-1], secrets[-2]]
+    assert len(await superuser.fetch(kept, other.tenant.id)) == 2
 
 
 async def test_during_a_rotation_both_secrets_sign(gateway: Gateway, receiver: Receiver, superuser: Any) -> None:

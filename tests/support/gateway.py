@@ -17,6 +17,7 @@ from mockpay.postgres.pool import Connection
 from mockpay.tenants.model import Tenant
 from mockpay.types import Amount, Currency
 from mockpay.webhooks.address import AddressGuard, WebhookUrl
+from mockpay.webhooks.resolver import Lookups
 from mockpay.webhooks.worker import Worker
 from tests.support.fakes import Receiver
 
@@ -52,7 +53,7 @@ class Gateway:
     async def failed(self, key: str) -> Payment:
         return await self.change(await self.create(key), Fail())
 
-    def worker(self, guard: AddressGuard | None = None, **changes: Any) -> Worker:
+    def worker(self, guard: AddressGuard | None = None, *, lookups: Lookups | None = None, **changes: Any) -> Worker:
         return Worker(
             settings=replace(self.context.settings, **changes),
             database=self.context.database,
@@ -60,6 +61,7 @@ class Gateway:
             clock=self.context.clock,
             telemetry=self.context.telemetry,
             jitter=lambda: 0.0,
+            lookups=lookups,
         )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
@@ -154,14 +154,14 @@ def test_addresses_that_are(address: str) -> None:
     (["8.8.8.8"], False), (["127.0.0.1"], True), (["8.8.8.8", "10.0.0.1"], True), (None, False),
 ])  # fmt: skip
 async def test_the_guard_at_registration(addresses: list[str] | None, refused: bool) -> None:
-    async def resolve(_host: str, _port: int) -> list[str]:
+    async def resolve(_tenant_id: UUID, _host: str, _port: int) -> list[str]:
         if addresses is None:
             raise OSError("no such name")
         return addresses
 
     guard = AddressGuard(allow_private=False, resolve=resolve)
-    assert (await guard.problem_with("https://receiver.example/hook") is not None) is refused
-    assert await AddressGuard(allow_private=True, resolve=resolve).problem_with("http://localhost/") is None
+    assert (await guard.problem_with(uuid4(), "https://receiver.example/hook") is not None) is refused
+    assert await AddressGuard(allow_private=True, resolve=resolve).problem_with(uuid4(), "http://localhost/") is None
 
 
 def test_the_guard_at_connection_time() -> None:

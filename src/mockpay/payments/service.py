@@ -39,7 +39,7 @@ Outcome = TypeVar("Outcome")
 async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed: KeyedRequest) -> Answer:
     """Raises InvalidRequest and IdempotencyKeyReused."""
     # Before the transaction: resolving a name is network I/O.
-    problem = await context.address_guard.problem_with(request.webhook_url)
+    problem = await context.address_guard.problem_with(tenant.id, request.webhook_url)
     asked = Creation(tenant.id, request, keyed, problem)
     together, under_locks = context.group_commits.of(create_together, lambda: _creations(context))
     return await together.submit(asked) or await under_locks.submit(asked)
@@ -65,7 +65,7 @@ async def change(
 async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:
     """Change what is no part of the payment's state, whatever that is. Raises NotFound and InvalidRequest."""
     changes = given(request)
-    problem = await context.address_guard.problem_with(changes.get("webhook_url"))
+    problem = await context.address_guard.problem_with(tenant.id, changes.get("webhook_url"))
     async with context.database.transaction() as connection:
         before = await store.by_id_locked(connection, tenant.id, payment_id)
         if before is None:

@@ -15,7 +15,7 @@ from mockpay.postgres.pool import Connection
 # To lock rows takes the right to update them.
 RIGHTS: Final = {
     "tenants": ("SELECT", "INSERT", "UPDATE"),
-    "webhook_secrets": ("SELECT", "INSERT", "UPDATE"),
+    "webhook_secrets": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "creation_counters": ("SELECT", "INSERT", "UPDATE"),
     "payments": ("SELECT", "INSERT", "UPDATE"),
     "idempotency_keys": ("SELECT", "INSERT", "UPDATE", "DELETE"),

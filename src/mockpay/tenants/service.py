@@ -59,19 +59,19 @@ async def rotate_api_key(context: Context, tenant: Tenant, old_key: str) -> Cred
 
 
 async def rotate_webhook_secret(context: Context, tenant: Tenant) -> tuple[str, datetime]:
-    """The new secret, and until when the one before signs beside it. One that was rotated out before that stops."""
+    """Returns the new secret, and until when the one before signs beside it. Any earlier one is forgotten."""
     secret = context.new_secret()
     grace = timedelta(seconds=context.settings.webhook_secret_grace_seconds)
     async with context.database.transaction() as connection:
         await store.lock(connection, tenant.id)
-        expires_at = await webhooks.retire_secrets(connection, tenant.id, grace)
+        expires_at = await webhooks.retire_secret(connection, tenant.id, grace)
         await webhooks.add_secret(connection, tenant.id, context.new_id(), secret, context.clock.now())
     return secret, expires_at
 
 
 async def set_preferences(context: Context, tenant: Tenant, preferences: Preferences) -> Tenant:
     """Raises InvalidRequest if the address guard refuses the URL."""
-    problem = await context.address_guard.problem_with(preferences.webhook_url)
+    problem = await context.address_guard.problem_with(tenant.id, preferences.webhook_url)
     if problem:
         raise problem
     async with context.database.connection() as connection:

@@ -5,22 +5,20 @@ that is connected to: a name may resolve differently by then (DNS rebinding).
 """
 
 import asyncio
-import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
+from uuid import UUID
 
 from aiohttp import AddrInfoType
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from mockpay.errors import Fault, InvalidRequest
+from mockpay.webhooks.resolver import Lookups
 
 MAX_URL_LENGTH: Final = 2048
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-RESOLVER_THREADS_MAX: Final = 256
 
 # Private in effect, whatever their registration says: a metadata service, protocol assignments, documentation.
 _NEVER_PUBLIC: Final = tuple(ipaddress.ip_network(text) for text in ("168.63.129.16/32", "192.0.0.0/24", "3fff::/20"))
@@ -29,7 +27,8 @@ _GLOBAL_UNICAST: Final = ipaddress.ip_network("2000::/3")
 _TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
 """But for these, which a gateway turns into the IPv4 address at their end."""
 
-Resolve = Callable[[str, int], Coroutine[Any, Any, list[str]]]
+Resolve = Callable[[UUID, str, int], Coroutine[Any, Any, list[str]]]
+"""For a tenant, the addresses of a host and port. Raises OSError or UnicodeError if there are none."""
 
 
 class AddressRefused(OSError):
@@ -88,54 +87,18 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class ThreadedResolver(AbstractResolver):
-    """Resolves as the system does, on many threads of its own.
-
-    The event loop's own lookups share a handful of threads: four names whose servers don't answer would hold up the
-    lookups of everyone else. A thread costs nothing until it is needed.
-    """
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(RESOLVER_THREADS_MAX, thread_name_prefix="resolve")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Raises OSError if the name does not resolve."""
-        look_up = functools.partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=found_family,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for found_family, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-async def system_resolve(host: str, port: int) -> list[str]:
-    """Raises OSError if the name does not resolve."""
-    resolver = ThreadedResolver()
-    try:
-        return [result["host"] for result in await resolver.resolve(host, port)]
-    finally:
-        await resolver.close()
-
-
 class AddressGuard:
-    def __init__(self, *, allow_private: bool, resolve: Resolve = system_resolve) -> None:
-        self._allow_private = allow_private
-        self._resolve = resolve
+    """`resolve` is how names are looked up when a URL is registered; by default with threads of this guard's own."""
 
-    async def problem_with(self, url: str | None) -> InvalidRequest | None:
-        """Why this `webhook_url` can't be registered, or None. A name that does not resolve today may do so later."""
+    def __init__(self, *, allow_private: bool, resolve: Resolve | None = None) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve or Lookups().addresses
+
+    async def problem_with(self, tenant_id: UUID, url: str | None) -> InvalidRequest | None:
+        """Returns why this tenant can't register the `webhook_url`, or None.
+
+        A name that does not resolve today may do so later.
+        """
         if self._allow_private or url is None:
             return None
         target = URL(url)
@@ -143,7 +106,7 @@ class AddressGuard:
         assert target.port is not None
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
-                addresses = await self._resolve(target.host, target.port)
+                addresses = await self._resolve(tenant_id, target.host, target.port)
         except (TimeoutError, OSError, UnicodeError):
             return None
         if all(map(is_public, addresses)):

@@ -12,7 +12,8 @@ import aiohttp
 import msgspec
 
 from mockpay import __version__
-from mockpay.webhooks.address import AddressGuard, AddressRefused, ThreadedResolver
+from mockpay.webhooks.address import AddressGuard, AddressRefused
+from mockpay.webhooks.resolver import ConnectingResolver, Lookups, acting_for
 from mockpay.webhooks.schedule import Schedule, is_final, is_success
 from mockpay.webhooks.signing import SIGNATURE_HEADER, sign_standard, sign_with_all
 from mockpay.webhooks.store import Claim, Result, Sent
@@ -95,22 +96,22 @@ def prepare(claim: Claim, now: datetime) -> list[Prepared]:
 
 
 @asynccontextmanager
-async def open_session(guard: AddressGuard, timeout_seconds: float) -> AsyncIterator[aiohttp.ClientSession]:
+async def open_session(
+    guard: AddressGuard, lookups: Lookups, timeout_seconds: float
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A client that follows no proxy settings, keeps no cookies, and connects only where the guard allows."""
-    resolver = ThreadedResolver()
-    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, socket_factory=guard.open_socket)
-    try:
-        async with aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # A kilobyte may unpack to a gigabyte. So nothing is unpacked, and none is asked to pack.
-            auto_decompress=False,
-            headers={"Accept-Encoding": "identity"},
-        ) as session:
-            yield session
-    finally:
-        await resolver.close()  # a connector leaves a resolver that it was given to its giver
+    connector = aiohttp.TCPConnector(
+        limit=0, resolver=ConnectingResolver(lookups), use_dns_cache=False, socket_factory=guard.open_socket
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # A kilobyte may unpack to a gigabyte. So nothing is unpacked, and none is asked to pack.
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
+    ) as session:
+        yield session
 
 
 async def send_all(session: aiohttp.ClientSession, claim: Claim, messages: list[Prepared]) -> list[Sent]:
@@ -118,7 +119,8 @@ async def send_all(session: aiohttp.ClientSession, claim: Claim, messages: list[
     fault = acting_fault(claim)
     if not messages:
         return [told(fault, None, DROPPED)]
-    outcomes = await asyncio.gather(*(send(session, message) for message in messages))
+    with acting_for(claim.tenant_id):
+        outcomes = await asyncio.gather(*(send(session, message) for message in messages))
     return [told(fault, message, outcome) for message, outcome in zip(messages, outcomes, strict=True)]
 
 

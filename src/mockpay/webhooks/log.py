@@ -88,20 +88,15 @@ SELECT coalesce(sum(rows) FILTER (WHERE label = 'pending'), 0)::bigint AS pendin
 FROM rollups WHERE figure = 'deliveries'
 """
 FORGOTTEN_AT_ONCE: Final = 1000
-# Attempts and deliveries in one statement. `$1` bounds the ids, which hold the time of creation, so that the primary
-# key finds what may be old enough. The limit is no parameter: of one the planner expects a tenth of the table, and
-# would read all of it.
+# Attempts and deliveries in one statement. It goes along the index of what is delivered from `$1`, where the one before
+# it ended: at the start of the index stands what that one removed. The limit is no parameter: of one the planner
+# expects a tenth of the table, and would read all of it.
 _FORGET_DELIVERED_SQL: Final = """
 WITH old AS (
-    SELECT delivery.tenant_id, delivery.id
-    FROM tenants
-    CROSS JOIN LATERAL (
-        SELECT tenant_id, id FROM webhook_deliveries
-        WHERE tenant_id = tenants.id AND id < $1 AND status = 'delivered' AND finished_at < now() - $2::interval
-        ORDER BY id LIMIT 1000
-        FOR UPDATE SKIP LOCKED
-    ) AS delivery
-    LIMIT 1000
+    SELECT tenant_id, id, finished_at FROM webhook_deliveries
+    WHERE status = 'delivered' AND finished_at >= $1 AND finished_at < now() - $2::interval
+    ORDER BY finished_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 ),
 forgotten_attempts AS (
     DELETE FROM delivery_attempts AS attempt USING old
@@ -110,9 +105,9 @@ forgotten_attempts AS (
 forgotten AS (
     DELETE FROM webhook_deliveries AS delivery USING old
     WHERE delivery.tenant_id = old.tenant_id AND delivery.id = old.id
-    RETURNING delivery.id
+    RETURNING delivery.finished_at
 )
-SELECT count(*) FROM forgotten
+SELECT count(*) AS count, max(finished_at) AS latest FROM forgotten
 """
 
 
@@ -186,6 +181,13 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_pending_seconds: float
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """`latest` is when the last one of them was delivered; None if there is none."""
+
+    count: int
+    latest: datetime | None
+
+
 async def of_payment(connection: Connection, tenant_id: UUID, payment_id: UUID) -> list[Delivery]:
     """The deliveries of one payment with every attempt, oldest first."""
     rows = await connection.fetch(_OF_PAYMENT_SQL, tenant_id, payment_id)
@@ -249,13 +251,14 @@ async def queue_state(connection: Connection) -> QueueState:
     return QueueState(**dict(row))
 
 
-async def forget_delivered(connection: Connection, *, before: UUID, age: timedelta) -> int:
-    """Delete up to FORGOTTEN_AT_ONCE that were delivered longer than `age` ago; how many it were. Dead ones stay.
+async def forget_delivered(connection: Connection, *, since: datetime, age: timedelta) -> Forgotten:
+    """Deletes up to FORGOTTEN_AT_ONCE that were delivered longer than `age` ago, and not before `since`, oldest first.
 
-    `before` is the first id of that time: no younger one need be looked at.
+    Dead ones stay, and so do those that another transaction holds.
     """
-    count: int = await connection.fetchval(_FORGET_DELIVERED_SQL, before, age)
-    return count
+    row = await connection.fetchrow(_FORGET_DELIVERED_SQL, since, age)
+    assert row is not None, "a count has one row"
+    return Forgotten(**dict(row))
 
 
 async def _with_attempts(connection: Connection, tenant_id: UUID, rows: list[asyncpg.Record]) -> list[Delivery]:

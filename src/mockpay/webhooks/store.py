@@ -1,7 +1,6 @@
 """The table of deliveries, which is also the queue."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -17,120 +16,15 @@ _ADD_SECRET_SQL: Final = """
 INSERT INTO webhook_secrets (tenant_id, id, secret, created_at) VALUES ($1, $2, $3, $4)
 """
 _CURRENT_SECRET_SQL: Final = "SELECT secret FROM webhook_secrets WHERE tenant_id = $1 AND expires_at IS NULL"
-# Two sign at most: a secret that was in its grace period already ends now. Times are the database's, as in the claim.
-_RETIRE_SECRETS_SQL: Final = """
-UPDATE webhook_secrets SET expires_at = CASE WHEN expires_at IS NULL THEN now() + $2::interval ELSE now() END
-WHERE tenant_id = $1 AND (expires_at IS NULL OR expires_at > now())
-RETURNING expires_at
-"""
-
-# The whole claim. Times are the database's (`$1` replaces them in tests), so the clocks of the workers need not agree.
-# now() and not clock_timestamp(): the index can be searched for a value that is fixed during the statement.
-_CLAIM_SQL: Final = """
-WITH RECURSIVE present AS (
-    SELECT coalesce($1::timestamptz, now()) AS now
-),
-in_flight AS (
-    SELECT * FROM unnest($3::text[], $4::integer[]) AS host (receiver_host, sending)
-),
--- Hosts that are at their limit are passed over here, so that their backlog can't hide the others' deliveries. Nor is
--- it walked through, be it a million: where there is such a host, what is due is looked up for each of the others; they
--- are found by going from each to the next. Where there is none, no host's name need be known. The limits that are no
--- parameters keep the planner from expecting a tenth of all that waits, for which it would read the whole table.
-waiting AS (
-    (
-        SELECT receiver_host FROM webhook_deliveries
-        WHERE status = 'pending' AND cardinality($7::text[]) > 0
-        ORDER BY receiver_host LIMIT 1
-    )
-    UNION ALL
-    SELECT (
-        SELECT delivery.receiver_host FROM webhook_deliveries AS delivery
-        WHERE delivery.status = 'pending' AND delivery.receiver_host > waiting.receiver_host
-        ORDER BY delivery.receiver_host LIMIT 1
-    )
-    FROM waiting WHERE waiting.receiver_host IS NOT NULL
-),
-due AS (
-    (
-        SELECT * FROM (
-            SELECT tenant_id, id, receiver_host, next_attempt_at
-            FROM webhook_deliveries
-            WHERE status = 'pending'
-              AND next_attempt_at <= coalesce($1::timestamptz, now())
-              AND cardinality($7::text[]) = 0
-              -- What this worker is sending now is due if the clock was set ahead, or if the worker froze for a while.
-              AND id <> ALL ($8::uuid[])
-            ORDER BY next_attempt_at LIMIT 1000
-        ) AS of_any
-        LIMIT $2::integer * 4
-    )
-    UNION ALL
-    SELECT of_host.* FROM waiting CROSS JOIN LATERAL (
-        SELECT * FROM (
-            SELECT tenant_id, id, receiver_host, next_attempt_at
-            FROM webhook_deliveries
-            WHERE status = 'pending'
-              -- A range of both, which no other index has, and is one host.
-              AND receiver_host >= waiting.receiver_host
-              AND (receiver_host, next_attempt_at) <= (waiting.receiver_host, coalesce($1::timestamptz, now()))
-              AND id <> ALL ($8::uuid[])
-            ORDER BY receiver_host, next_attempt_at LIMIT 100
-        ) AS first
-        LIMIT $5
-    ) AS of_host
-    WHERE waiting.receiver_host <> ALL ($7::text[])
-),
-ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY receiver_host ORDER BY next_attempt_at) AS place FROM due
-),
-chosen AS (
-    SELECT delivery.tenant_id, delivery.id, delivery.attempts, delivery.url, delivery.claimed_at
-    FROM ranked
-    JOIN webhook_deliveries AS delivery ON delivery.tenant_id = ranked.tenant_id AND delivery.id = ranked.id
-    LEFT JOIN in_flight ON in_flight.receiver_host = ranked.receiver_host
-    WHERE ranked.place <= $5::integer - coalesce(in_flight.sending, 0)
-      -- Again, of the row that gets locked: another worker may have claimed it since.
-      AND delivery.status = 'pending'
-      AND delivery.next_attempt_at <= coalesce($1::timestamptz, now())
-    ORDER BY ranked.next_attempt_at
-    LIMIT $2
-    FOR UPDATE OF delivery SKIP LOCKED
-),
--- A claim that was never settled: its worker died or froze. The attempt counted, so it is logged.
-lost AS (
-    INSERT INTO delivery_attempts (tenant_id, delivery_id, attempt, url, started_at, error)
-    SELECT tenant_id, id, attempts, url, claimed_at, 'worker_lost' FROM chosen WHERE claimed_at IS NOT NULL
-    ON CONFLICT DO NOTHING
-),
--- If that was the last attempt it has none left: a delivery that kills its worker must not do so for ever.
-dead AS (
-    UPDATE webhook_deliveries AS delivery
-    SET status = 'dead', claimed_at = NULL, last_error = 'worker_lost', finished_at = present.now
-    FROM chosen, present
-    WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
-      AND chosen.attempts >= delivery.max_attempts
+# A tenant has two at most, however often it rotates: a secret that was rotated out before goes now, in its grace period
+# or not. The one that goes out stays when it no longer signs, for the fault that asks for it. Times are the database's,
+# as in the claim.
+_RETIRE_SECRET_SQL: Final = """
+WITH forgotten AS (
+    DELETE FROM webhook_secrets WHERE tenant_id = $1 AND expires_at IS NOT NULL
 )
-UPDATE webhook_deliveries AS delivery
-SET attempts = delivery.attempts + 1, claimed_at = present.now, next_attempt_at = present.now + $6::interval,
-    waits_since = present.now
-FROM chosen, present
-WHERE delivery.tenant_id = chosen.tenant_id AND delivery.id = chosen.id
-  AND chosen.attempts < delivery.max_attempts
-RETURNING delivery.tenant_id, delivery.id, delivery.event_id, delivery.event, delivery.url, delivery.receiver_host,
-          delivery.payload, delivery.attempts AS attempt, delivery.attempts_before_replay, delivery.max_attempts,
-          delivery.fault, delivery.fault_seed,
-          ARRAY(
-              SELECT secret FROM webhook_secrets
-              WHERE webhook_secrets.tenant_id = delivery.tenant_id
-                AND (expires_at IS NULL OR expires_at > present.now)
-              ORDER BY expires_at DESC NULLS FIRST
-          ) AS secrets,
-          CASE WHEN starts_with(delivery.fault, 'old_secret') THEN (
-              SELECT secret FROM webhook_secrets
-              WHERE webhook_secrets.tenant_id = delivery.tenant_id AND expires_at IS NOT NULL
-              ORDER BY expires_at DESC LIMIT 1
-          ) END AS old_secret
+UPDATE webhook_secrets SET expires_at = now() + $2::interval WHERE tenant_id = $1 AND expires_at IS NULL
+RETURNING expires_at
 """
 
 # Fenced on the attempt: a worker that was frozen past its lease finds that the delivery has moved on.
@@ -258,11 +152,13 @@ async def add_secret(connection: Connection, tenant_id: UUID, id_: UUID, secret:
     await connection.execute(_ADD_SECRET_SQL, tenant_id, id_, secret, now)
 
 
-async def retire_secrets(connection: Connection, tenant_id: UUID, grace: timedelta) -> datetime:
-    """Let the current secret expire after `grace`, and return when that is. The caller holds the tenant's lock."""
-    rows = await connection.fetch(_RETIRE_SECRETS_SQL, tenant_id, grace)
-    latest: datetime = max(row["expires_at"] for row in rows)
-    return latest
+async def retire_secret(connection: Connection, tenant_id: UUID, grace: timedelta) -> datetime:
+    """Lets the current secret expire after `grace`, and returns when that is. The one before it is forgotten.
+
+    The caller holds the tenant's lock.
+    """
+    expires_at: datetime = await connection.fetchval(_RETIRE_SECRET_SQL, tenant_id, grace)
+    return expires_at
 
 
 async def current_secret(connection: Connection, tenant_id: UUID) -> str:
@@ -293,28 +189,6 @@ def delivery_columns(delivery: NewDelivery) -> tuple[Any, ...]:
         delivery.fault_seed,
         delivery.fault.held_seconds if delivery.fault else 0.0,
     )
-
-
-async def claim(
-    connection: Connection,
-    *,
-    limit: int,
-    sending: Mapping[UUID, str],
-    per_host: int,
-    lease: timedelta,
-    now: datetime | None = None,
-) -> list[Claim]:
-    """Take up to `limit` due deliveries for the time of `lease`.
-
-    `sending` is what this worker has under way: the ids of deliveries, and the host of each one's receiver, of which it
-    may have `per_host` at most. `now` is the database's present if None.
-    """
-    of_host = Counter(sending.values())
-    full_hosts = [host for host, count in of_host.items() if count >= per_host]
-    rows = await connection.fetch(
-        _CLAIM_SQL, now, limit, list(of_host), list(of_host.values()), per_host, lease, full_hosts, list(sending)
-    )
-    return [Claim(**dict(row)) for row in rows]
 
 
 async def settle(

@@ -3,21 +3,35 @@
 import time
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
-from uuid import UUID
 
 import structlog
 
+from mockpay.cursor import FIRST_ID
 from mockpay.postgres.pool import Database
 
 # A wait that began later than now began before the clock was set back, and begins anew. It does not end at once: its
 # receiver is to be left alone for that long, and of what is claimed an attempt may be under way. The second is for what
 # begins just now. What another transaction holds is left for the next time, so that they can't wait for each other.
-# The limit is no parameter, or the planner would expect a tenth of all that waits, and read the whole table.
+# From tenant to tenant, and of each in the order of time from now on: what is due is not looked at, be it a million.
+# The limits are no parameters, or the planner would expect a tenth of all that waits, and read the whole table.
 _BEGIN_ANEW_SQL: Final = """
-WITH slice AS (
-    SELECT tenant_id, id, next_attempt_at, waits_since FROM webhook_deliveries
-    WHERE status = 'pending' AND next_attempt_at > now() AND (next_attempt_at, id) > ($1::timestamptz, $2::uuid)
-    ORDER BY next_attempt_at, id LIMIT 5000
+WITH RECURSIVE tenant AS (
+    SELECT $1::uuid AS id, $2::timestamptz AS since, $3::uuid AS after
+    UNION ALL
+    SELECT (
+        SELECT tenant_id FROM webhook_deliveries
+        WHERE status = 'pending' AND tenant_id > tenant.id
+        ORDER BY tenant_id, next_attempt_at, id LIMIT 1
+    ), now(), '00000000-0000-0000-0000-000000000000'
+    FROM tenant WHERE tenant.id IS NOT NULL
+),
+slice AS (
+    SELECT delivery.* FROM tenant CROSS JOIN LATERAL (
+        SELECT tenant_id, id, next_attempt_at, waits_since FROM webhook_deliveries
+        WHERE status = 'pending' AND tenant_id = tenant.id AND (next_attempt_at, id) > (tenant.since, tenant.after)
+        ORDER BY next_attempt_at, id LIMIT 1000
+    ) AS delivery
+    LIMIT 1000
 ),
 misplaced AS (
     SELECT tenant_id, id FROM slice WHERE waits_since > now() + interval '1 second'
@@ -34,12 +48,11 @@ mended AS (
     FROM held WHERE delivery.tenant_id = held.tenant_id AND delivery.id = held.id
     RETURNING delivery.id
 )
-SELECT last.next_attempt_at, last.id, (SELECT count(*) FROM mended) AS mended,
+SELECT last.tenant_id, last.next_attempt_at, last.id, (SELECT count(*) FROM mended) AS mended,
        (SELECT count(*) FROM misplaced) - (SELECT count(*) FROM mended) AS left_over
-FROM (SELECT next_attempt_at, id FROM slice ORDER BY next_attempt_at DESC, id DESC LIMIT 1) AS last
+FROM slice AS last ORDER BY last.tenant_id DESC, last.next_attempt_at DESC, last.id DESC LIMIT 1
 """
 _NOW_SQL: Final = "SELECT now()"
-_LOWEST_ID: Final = UUID(int=0)
 _TOLERANCE: Final = timedelta(seconds=1)
 
 log = structlog.stdlib.get_logger("mockpay.webhooks")
@@ -64,14 +77,14 @@ async def mend(database: Database, before: Look | None) -> Look | None:
         passed = timedelta(seconds=now.monotonic - before.monotonic)
         if now.database >= before.database + passed - _TOLERANCE:
             return now
-    last = now.database, _LOWEST_ID
+    last = FIRST_ID, now.database, FIRST_ID
     mended = left_over = 0
     while True:
         async with database.connection() as connection:
             row = await connection.fetchrow(_BEGIN_ANEW_SQL, *last)
         if row is None:
             break
-        last = row["next_attempt_at"], row["id"]
+        last = row["tenant_id"], row["next_attempt_at"], row["id"]
         mended += row["mended"]
         left_over += row["left_over"]
     if mended:

@@ -20,13 +20,18 @@ from mockpay.postgres.pool import Database
 from mockpay.settings import Settings
 from mockpay.telemetry import Telemetry
 from mockpay.types import Clock
-from mockpay.webhooks import store
+from mockpay.webhooks import claims, store
 from mockpay.webhooks.address import AddressGuard
 from mockpay.webhooks.delivery import judge, open_session, prepare, send_all
+from mockpay.webhooks.resolver import Lookups
 from mockpay.webhooks.schedule import Schedule
+from mockpay.webhooks.shares import Limits, Round, UnderWay
 from mockpay.webhooks.store import Claim, Result
 
 POLL_SECONDS: Final = 0.2
+REST_TIMES: Final = 4
+"""A claim that found nothing, and has not seen everything yet, is followed by a rest of so many times its own duration.
+So a tenant of a hundred thousand hosts can't keep the database busy."""
 DATABASE_RETRY_SECONDS: Final = 1.0
 SETTLE_RETRY_SECONDS: Final = 0.5
 SETTLED_AT_ONCE: Final = 64
@@ -46,6 +51,7 @@ class Worker:
         clock: Clock,
         telemetry: Telemetry,
         jitter: Callable[[], float] = random.random,
+        lookups: Lookups | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -53,8 +59,16 @@ class Worker:
         self._clock = clock
         self._telemetry = telemetry
         self._jitter = jitter
+        # Of its own, so that no registration of a URL holds up a webhook.
+        self._lookups = lookups or Lookups()
         self._schedule = Schedule.of(settings)
-        self._sending: dict[UUID, str] = {}
+        self._sending: dict[UUID, UnderWay] = {}
+        self._round = Round()
+        self._limits = Limits(
+            total=settings.webhook_concurrency,
+            per_tenant=settings.webhook_concurrency_per_tenant,
+            per_host=settings.webhook_concurrency_per_host,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._something_to_do = asyncio.Event()
         self._stopping = False
@@ -73,28 +87,30 @@ class Worker:
 
     async def run(self) -> None:
         """Survives the loss of the database: what can't be written now is claimed anew when its lease ends."""
-        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
+        async with open_session(self._guard, self._lookups, self._schedule.timeout_seconds) as session:
             while not self._stopping:
                 self._something_to_do.clear()
-                claimed = await self._claim_calmly()
+                claimed, rest_seconds = await self._claim_calmly()
                 for claim in claimed:
                     self._start(session, claim)
                 if not claimed:
-                    await self._rest()
+                    await self._rest(rest_seconds)
             await asyncio.gather(*self._tasks)
 
     async def run_due(self, now: datetime | None = None) -> int:
         """Deliver what is due now and wait for it; the number of attempts made. For one-shot use and for tests."""
-        async with open_session(self._guard, self._schedule.timeout_seconds) as session:
-            claimed = await self._claim(now)
+        async with open_session(self._guard, self._lookups, self._schedule.timeout_seconds) as session:
+            claimed = (await self._claim(now)).claims
             await asyncio.gather(*(self._deliver(session, claim, now) for claim in claimed))
         return len(claimed)
 
-    async def _claim_calmly(self) -> list[Claim]:
+    async def _claim_calmly(self) -> tuple[list[Claim], float]:
+        """Returns what to send, and for how many seconds to rest if that is nothing."""
         if len(self._sending) >= self._settings.webhook_concurrency:
-            return []
+            return [], POLL_SECONDS
+        started = time.monotonic()
         try:
-            return await self._claim()
+            claimed = await self._claim()
         except DatabaseUnavailable as error:
             log.warning("can't claim deliveries", cause=repr(error.__cause__))
             await asyncio.sleep(DATABASE_RETRY_SECONDS)
@@ -102,21 +118,20 @@ class Worker:
             # A worker that ended here would stop every webhook until the next restart.
             log.exception("can't claim deliveries")
             await asyncio.sleep(DATABASE_RETRY_SECONDS)
-        return []
+        else:
+            if claimed.is_idle:
+                return claimed.claims, POLL_SECONDS
+            return claimed.claims, min(POLL_SECONDS, REST_TIMES * (time.monotonic() - started))
+        return [], POLL_SECONDS
 
-    async def _claim(self, now: datetime | None = None) -> list[Claim]:
-        async with self._database.connection() as connection:  # one statement is a transaction by itself
-            return await store.claim(
-                connection,
-                limit=self._settings.webhook_concurrency - len(self._sending),
-                sending=self._sending,
-                per_host=self._settings.webhook_concurrency_per_host,
-                lease=self._schedule.lease,
-                now=now,
+    async def _claim(self, now: datetime | None = None) -> claims.Claimed:
+        async with self._database.connection() as connection:  # each statement is a transaction by itself
+            return await claims.claim(
+                connection, self._round, sending=self._sending, limits=self._limits, lease=self._schedule.lease, now=now
             )
 
     def _start(self, session: aiohttp.ClientSession, claim: Claim) -> None:
-        self._sending[claim.id] = claim.receiver_host
+        self._sending[claim.id] = UnderWay(claim.tenant_id, claim.receiver_host)
         task = asyncio.create_task(self._deliver(session, claim))
         self._tasks.add(task)
 
@@ -169,10 +184,10 @@ class Worker:
             now = results[0][2]  # all are of one run
             return await store.settle(connection, [(claim, result) for claim, result, _ in results], now)
 
-    async def _rest(self) -> None:
+    async def _rest(self, seconds: float) -> None:
         # Not wait_for: before Python 3.12 it swallows a cancellation that meets what it waits for.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._something_to_do.wait()
 
 
