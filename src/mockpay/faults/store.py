@@ -127,14 +127,19 @@ async def delete_all(connection: Connection, tenant_id: UUID) -> None:
 
 
 def _rule_of(row: asyncpg.Record) -> Rule:
-    columns: dict[str, Any] = dict(row)
-    del columns["tenant_id"]
-    operation, event = columns["operation"], columns["event"]
+    # Spelled out: a batch may read a hundred of each of its tenants.
+    operation, event = row["operation"], row["event"]
     return Rule(
-        **columns
-        | {
-            "target": Target(columns["target"]),
-            "operation": Operation(operation) if operation else None,
-            "event": Event(event) if event else None,
-        }
+        id=row["id"],
+        target=Target(row["target"]),
+        operation=Operation(operation) if operation else None,
+        event=Event(event) if event else None,
+        fault=row["fault"],
+        times=row["times"],
+        every=row["every"],
+        probability=row["probability"],
+        seed=row["seed"],
+        matched=row["matched"],
+        fired=row["fired"],
+        created_at=row["created_at"],
     )
