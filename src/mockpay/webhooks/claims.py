@@ -183,7 +183,7 @@ async def claim(
     `now` is the database's present if None. It is two statements, and a third where full hosts stand in the way. Only
     the last one changes anything, and it checks again what the others found.
     """
-    look = _Look(connection, now, list(sending), Load(sending.values(), limits))
+    look = _Look(connection, now, list(sending), Load(list(sending.values()), limits))
     due = await look.at_tenants(round_)
     chosen = choose(due, look.load, round_)
     is_idle = round_.ends([each.tenant_id for each in chosen])
@@ -218,7 +218,7 @@ class _Look(NamedTuple):
             for tenant_id, own in of_tenant.items()
             if len(own) >= rows[0]["rows_each"] and is_hindered(own, self.load)
         ]
-        return due + await self._at_hosts(hindered, round_) if hindered else due
+        return list({*due, *await self._at_hosts(hindered, round_)}) if hindered else due
 
     async def _at_hosts(self, tenants: list[UUID], round_: Round) -> list[Due]:
         rows = await self.connection.fetch(

@@ -2,8 +2,9 @@
 
 import heapq
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -43,22 +44,16 @@ class Limits(NamedTuple):
 class Load:
     """What is under way, and how much more may be."""
 
-    def __init__(self, under_way: Iterable[UnderWay], limits: Limits) -> None:
+    def __init__(self, under_way: Collection[UnderWay], limits: Limits) -> None:
         self._limits = limits
-        self._total = 0
-        self._of_tenant: Counter[UUID] = Counter()
-        self._of_host: Counter[str] = Counter()
-        for each in under_way:
-            self.add(each.tenant_id, each.receiver_host)
+        self._of_tenant = Counter(each.tenant_id for each in under_way)
+        self._of_host = Counter(each.receiver_host for each in under_way)
+        self.free = max(0, limits.total - len(under_way))
 
-    def add(self, tenant_id: UUID, receiver_host: str) -> None:
-        self._total += 1
-        self._of_tenant[tenant_id] += 1
-        self._of_host[receiver_host] += 1
-
-    @property
-    def free(self) -> int:
-        return max(0, self._limits.total - self._total)
+    def add(self, each: Due) -> None:
+        self._of_tenant[each.tenant_id] += 1
+        self._of_host[each.receiver_host] += 1
+        self.free -= 1
 
     @property
     def room_of_any(self) -> int:
@@ -154,29 +149,22 @@ def choose(due: Iterable[Due], load: Load, round_: Round) -> list[Due]:
 
     Within a tenant it is the order of time, and hosts that are full are passed over. What is chosen is added to `load`.
     """
-    waiting: defaultdict[UUID, list[Due]] = defaultdict(list)
-    for each in sorted(set(due), key=lambda each: (each.next_attempt_at, each.id)):
-        waiting[each.tenant_id].append(each)
-    queues = {tenant_id: iter(own) for tenant_id, own in waiting.items()}
-    turns: list[tuple[int, int, datetime, UUID, Due]] = []
-
-    def take_turn(tenant_id: UUID) -> None:
-        following = _first_with_room(queues[tenant_id], load)
-        if following and load.room_of_tenant(tenant_id):
-            count, last_turn = load.of_tenant(tenant_id), round_.last_turn_of(tenant_id)
-            heapq.heappush(turns, (count, last_turn, following.next_attempt_at, tenant_id, following))
-
-    for tenant_id in queues:
-        take_turn(tenant_id)
+    queues: defaultdict[UUID, list[Due]] = defaultdict(list)
+    for each in sorted(due, key=attrgetter("next_attempt_at")):
+        queues[each.tenant_id].append(each)
+    turns = [
+        (load.of_tenant(tenant_id), round_.last_turn_of(tenant_id), own[0].next_attempt_at, tenant_id, iter(own))
+        for tenant_id, own in queues.items()
+    ]
+    heapq.heapify(turns)
     chosen = []
     while turns and load.free:
-        *_, tenant_id, candidate = heapq.heappop(turns)
-        if load.room_of_host(candidate.receiver_host):  # or another tenant was given the host's last slot meanwhile
-            load.add(tenant_id, candidate.receiver_host)
-            chosen.append(candidate)
-        take_turn(tenant_id)
+        count, last_turn, since, tenant_id, queue = turns[0]
+        following = next((each for each in queue if load.room_of_host(each.receiver_host)), None)
+        if following is None or not load.room_of_tenant(tenant_id):
+            heapq.heappop(turns)
+        else:
+            load.add(following)
+            chosen.append(following)
+            heapq.heapreplace(turns, (count + 1, last_turn, since, tenant_id, queue))
     return chosen
-
-
-def _first_with_room(queue: Iterator[Due], load: Load) -> Due | None:
-    return next((each for each in queue if load.room_of_host(each.receiver_host)), None)
