@@ -80,10 +80,11 @@ async def _forget_deliveries(context: Context) -> int:
 
 async def _forget_keys(context: Context) -> None:
     hours = context.settings.idempotency_hours
-    count = idempotency.FORGOTTEN_AT_ONCE if hours else 0
+    count, since = idempotency.FORGOTTEN_AT_ONCE if hours else 0, EVER
     while count == idempotency.FORGOTTEN_AT_ONCE:
         async with context.database.connection() as connection:
-            count = await idempotency.forget(connection, timedelta(hours=hours))
+            count, latest = await idempotency.forget(connection, since=since, age=timedelta(hours=hours))
+        since = latest or since
 
 
 async def _forget_requests(context: Context) -> None:

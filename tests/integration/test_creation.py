@@ -202,6 +202,40 @@ async def test_payments_are_not_counted_again_for_each_batch(
         assert (known[rule_id].too_many_until is not None) is is_beyond
 
 
+async def test_pending_payments_may_fail_and_are_counted_again(
+    context: Context, tenant: Tenant, superuser: Any
+) -> None:
+    """Five that are pending reach the threshold, and one of them fails: there is room for one more."""
+    memory = Memory()
+    first = [creation(tenant, f"a{number}") for number in range(6)]
+    assert [told(answer) for answer in await create(context, first, memory)] == ["pending"] * 5 + ["flagged"]
+    await superuser.execute("DELETE FROM webhook_deliveries")
+    await superuser.execute(
+        "UPDATE payments SET status = 'failed', failure_code = 'card_declined' WHERE idempotency_key IN ('a0', 'a1')"
+    )
+    assert [told(answer) for answer in await create(context, [creation(tenant, "b")], memory)] == ["pending"]
+
+
+async def test_many_rules_of_many_tenants_cost_no_more_than_their_number(
+    context: Context, tenant: Tenant, others: list[Tenant], superuser: Any
+) -> None:
+    """Each tenant is compared with its own rules, and not with those of the others in its batch."""
+    tenant_ids = [tenant.id, *(each.id for each in others)]
+    await superuser.execute(
+        "INSERT INTO fraud_rules (id, name, rule_type, threshold, window_secs, tenant_id) "
+        "SELECT gen_random_uuid(), 'own', 'velocity', 100, 60, id "
+        "FROM unnest($1::uuid[]) AS id, generate_series(1, 200)", tenant_ids,
+    )  # fmt: skip
+    batch = [creation(each, "k") for each in (tenant, *others)]
+    assert [told(answer) for answer in await create(context, batch)] == ["pending"] * 3
+    ids = "'{" + ",".join(map(str, tenant_ids)) + "}'"
+    arguments = [ids, "now()", *["'{}'"] * 7]
+    await generic_plan(superuser, store._FACTS_SQL, *arguments)
+    explained = await superuser.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained ({', '.join(arguments)})")
+    passed_over = sum(int(rows) for rows in re.findall(r'"Rows Removed by Join Filter": (\d+)', explained))
+    assert passed_over < 700, explained
+
+
 async def test_velocity_is_exact_for_two_processes_far_from_the_threshold_and_at_it(
     database_url: str, superuser: Any
 ) -> None:

@@ -192,6 +192,37 @@ async def test_an_outcome_that_can_not_be_settled_is_put_off_and_shown_and_the_o
     assert await superuser.fetchval("SELECT count(*) FROM put_off_outcomes") == 0
 
 
+async def test_after_many_failures_it_is_tried_once_an_hour(
+    client: httpx.AsyncClient, context: Context, superuser: Any
+) -> None:
+    payment = await create(client, outcome={"status": "success"})
+    await superuser.execute(
+        "INSERT INTO put_off_outcomes SELECT tenant_id, id, 1000000, 'Error', now() - interval '1 hour' FROM payments"
+    )
+    [row] = await superuser.fetch("SELECT tenant_id, id FROM payments")
+    async with context.database.connection() as connection:
+        await outcome_store.put_off(connection, (row["tenant_id"], row["id"]), "Error")
+    wait = "SELECT extract(epoch FROM retry_at - now())::float8 FROM put_off_outcomes"
+    assert 3590 < await superuser.fetchval(wait) <= 3600
+    assert (await read(client, payment))["status"] == "pending"
+
+
+async def test_an_outcome_that_waits_for_a_lock_holds_up_no_other_tenant(
+    client: httpx.AsyncClient, context: Context, superuser: Any
+) -> None:
+    """Somebody holds the rules of one tenant for longer than a batch waits."""
+    await client.post("/api/faults", json={"fault": "drop", "every": 1000000})
+    await create(client, outcome={"status": "success"})
+    registered = await client.post("/api/auth/register", json={"name": "Other", "email": "other@example.com"})
+    client.headers["Authorization"] = f"Bearer {registered.json()['api_key']}"
+    other = await create(client, outcome={"status": "success"})
+    async with superuser.transaction():
+        await superuser.execute("SELECT FROM fault_rules FOR UPDATE")
+        assert await settle_due(context) == 2
+        assert (await read(client, other))["status"] == "success"
+    assert await superuser.fetchval("SELECT error FROM put_off_outcomes") == "LockNotAvailableError"
+
+
 async def test_one_that_was_put_off_and_then_decided_is_forgotten(
     client: httpx.AsyncClient, context: Context, superuser: Any
 ) -> None:

@@ -51,14 +51,26 @@ def test_this_version_makes_these() -> None:
     ])  # fmt: skip
 
 
+class Inner(msgspec.Struct, frozen=True):
+    depth: int = 1
+
+    FIRST_FIELDS: ClassVar = frozenset({"depth"})
+
+
+class InnerAfter(Inner, frozen=True):
+    width: int = 2
+
+
 class Before(msgspec.Struct, frozen=True):
     amount: int
     note: str | None = None
+    inner: Inner = Inner(3)
 
-    FIRST_FIELDS: ClassVar = frozenset({"amount", "note"})
+    FIRST_FIELDS: ClassVar = frozenset({"amount", "note", "inner"})
 
 
 class After(Before, frozen=True):
+    inner: Inner = InnerAfter(3)
     colour: str | None = None
     size: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -68,5 +80,8 @@ def test_a_field_that_is_added_makes_no_old_request_another_one(fields: dict[str
     before, after = Before(5, **fields), After(5, **fields)
     assert fingerprint_of("x", before) == fingerprint_of("x", after)
     assert first_fingerprint("x", before) == first_fingerprint("x", after)
+    wider = Before(5, inner=Inner(4)), After(5, inner=InnerAfter(4))
+    assert len({fingerprint_of("x", each) for each in wider}) == 1
+    assert len({first_fingerprint("x", each) for each in wider}) == 1
     for given in (After(5, colour="red", **fields), After(5, size=1, **fields)):
         assert fingerprint_of("x", given) != fingerprint_of("x", after)

@@ -168,6 +168,40 @@ async def test_a_batch_that_waited_in_vain_tells_all_who_wait() -> None:
     assert disk.batches == [["a", "b"]]
 
 
+async def test_who_was_told_meanwhile_is_not_written_one_by_one() -> None:
+    """A batch fails for another reason, and then the database hangs: nothing more is tried of it."""
+    begun: list[str] = []
+    gate = asyncio.Event()
+
+    async def write(words: Sequence[str]) -> list[str | ApiError]:
+        if len(words) > 1:
+            raise ZeroDivisionError
+        begun.append(words[0])
+        if words[0] == "a":
+            return ["A"]
+        await gate.wait()
+        raise DatabaseUnavailable from TimeoutError()
+
+    commit = GroupCommit(write, batch_max=64, patience_seconds=0.05)
+    tasks = await submitted(commit, *"abcdef")
+    assert await settled(tasks) == ["A"] + ["DatabaseUnavailable"] * 5
+    gate.set()
+    assert await settled(await submitted(commit, "a")) == ["A"]
+    assert begun == ["a", "b", "a"]
+
+
+async def test_a_deadline_that_began_before_ends_before() -> None:
+    disk = Disk()
+    commit = GroupCommit(disk.write, batch_max=1)
+    disk.gate.clear()
+    first = await submitted(commit, "a")
+    hasty = asyncio.create_task(commit.submit("b", asyncio.get_running_loop().time() + 0.05))
+    assert await settled([hasty]) == ["DatabaseUnavailable"]
+    assert not first[0].done()
+    disk.gate.set()
+    assert await settled(first) == ["A"]
+
+
 async def test_a_connection_that_breaks_tells_its_batch_only() -> None:
     disk = Disk()
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mockpay.payments.velocity import Count, Memory
@@ -70,6 +70,7 @@ class World:
             self.add(1, is_flagged)
 
 
+@example([("create", 4), ("wait", 12), ("create", 2), ("clock set back", 12), ("create", 1)], 5)
 @given(STEPS, st.integers(1, 8))
 def test_what_is_remembered_decides_as_a_count_does(steps: list[tuple[str, int]], threshold: int) -> None:
     world = World(threshold)

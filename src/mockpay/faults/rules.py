@@ -44,6 +44,10 @@ _ROUTES: Final = tuple(
 )
 
 
+_CERTAIN: Final = (0, 1)
+"""Probabilities that leave nothing to draw."""
+
+
 class Target(StrEnum):
     """What a rule is about."""
 
@@ -83,6 +87,8 @@ def fires(rule: Rule) -> bool:
         return number <= rule.times
     if rule.every is not None:
         return number % rule.every == 0
+    if rule.probability is not None and rule.probability in _CERTAIN:
+        return bool(rule.probability)
     if rule.probability is not None:
         return chance(rule.seed, str(number)).random() < rule.probability
     return True
@@ -108,6 +114,8 @@ class Asking:
     def __init__(self, rules: Mapping[UUID, Sequence[Rule]]) -> None:
         self._rules = {tenant_id: list(of_tenant) for tenant_id, of_tenant in rules.items()}
         self._matched_before = {rule.id: rule.matched for of_tenant in rules.values() for rule in of_tenant}
+        self.asked = 0
+        """How many rules were asked so far."""
 
     def about(self, tenant_id: UUID, thing: "Operation | Event") -> Rule | None:
         """Returns the rule that fires, as it is after having been asked; None if none does."""
@@ -116,6 +124,7 @@ class Asking:
             if (rule.operation or rule.event or thing) != thing:
                 continue
             fired = fires(rule)
+            self.asked += 1
             rules[place] = msgspec.structs.replace(rule, matched=rule.matched + 1, fired=rule.fired + fired)
             if fired:
                 return rules[place]

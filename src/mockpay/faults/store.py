@@ -19,7 +19,9 @@ WHERE tenant_id = ANY ($1::uuid[]) AND target = $2
   AND (coalesce(operation, event) IS NULL OR coalesce(operation, event) = ANY ($3::text[]))
 ORDER BY tenant_id, created_at, id
 """
-# Locked in one order everywhere, so that two of these can't wait for each other.
+# Whoever makes rules, or ends them, holds the tenant's row. This waits for them, in a statement of its own, so that the
+# next ones see what they did. Locked in one order everywhere, so that two of these can't wait for each other.
+_LOCK_TENANTS_SQL: Final = "SELECT id FROM tenants WHERE id = ANY ($1::uuid[]) ORDER BY id FOR SHARE"
 _LOCK_SQL: Final = """
 SELECT id FROM fault_rules WHERE tenant_id = ANY ($1::uuid[]) ORDER BY tenant_id, id FOR NO KEY UPDATE
 """
@@ -49,7 +51,8 @@ SELECT tenant_id FROM whole
 """
 _INSERT_SQL: Final = """
 INSERT INTO fault_rules (tenant_id, id, target, operation, event, fault, times, every, probability, seed, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+SELECT $1, made.* FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::integer[],
+                              $9::numeric[], $10::bigint[], $11::timestamptz[]) AS made
 """
 _DELETE_SQL: Final = "DELETE FROM fault_rules WHERE tenant_id = $1 AND id = $2 RETURNING id"
 _DELETE_ALL_SQL: Final = """
@@ -78,8 +81,10 @@ async def about(
 
 
 async def lock(connection: Connection, tenant_ids: Iterable[UUID]) -> None:
-    """Keeps the rules of these tenants as they are until the transaction ends."""
-    await connection.execute(_LOCK_SQL, list(tenant_ids))
+    """Keeps the rules of these tenants as they are until the transaction ends: none is made, asked or ended."""
+    ids = list(tenant_ids)
+    await connection.execute(_LOCK_TENANTS_SQL, ids)
+    await connection.execute(_LOCK_SQL, ids)
 
 
 async def count(connection: Connection, counted: Sequence[Counted]) -> set[UUID]:
@@ -94,22 +99,24 @@ def count_columns(counted: Sequence[Counted]) -> list[list[Any]]:
     return columns_of(rows, 5)
 
 
-async def insert(connection: Connection, tenant_id: UUID, rule: Rule) -> None:
+async def insert(connection: Connection, tenant_id: UUID, rules: Sequence[Rule]) -> None:
     """The caller holds the tenant's lock."""
-    await connection.execute(
-        _INSERT_SQL,
-        tenant_id,
-        rule.id,
-        rule.target.value,
-        rule.operation.value if rule.operation else None,
-        rule.event.value if rule.event else None,
-        rule.fault,
-        rule.times,
-        rule.every,
-        rule.probability,
-        rule.seed,
-        rule.created_at,
-    )
+    rows = [
+        (
+            rule.id,
+            rule.target.value,
+            rule.operation.value if rule.operation else None,
+            rule.event.value if rule.event else None,
+            rule.fault,
+            rule.times,
+            rule.every,
+            rule.probability,
+            rule.seed,
+            rule.created_at,
+        )
+        for rule in rules
+    ]
+    await connection.execute(_INSERT_SQL, tenant_id, *columns_of(rows, 10))
     await connection.execute(_FLAG_TENANT_SQL, tenant_id)
 
 
@@ -121,7 +128,7 @@ async def delete(connection: Connection, tenant_id: UUID, rule_id: UUID) -> bool
 
 
 async def delete_all(connection: Connection, tenant_id: UUID) -> None:
-    """The caller holds the tenant's lock."""
+    """Ends all rules of the tenant. The caller holds the tenant's lock."""
     await connection.execute(_DELETE_ALL_SQL, tenant_id)
     await connection.execute(_FLAG_TENANT_SQL, tenant_id)
 

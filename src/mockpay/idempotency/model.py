@@ -72,9 +72,7 @@ def fingerprint_of(operation: str, request: msgspec.Struct) -> bytes:
 
 def first_fingerprint(operation: str, request: msgspec.Struct) -> bytes:
     """Makes the fingerprint in its first form, which knows the fields that requests had then, and no others."""
-    known: frozenset[str] = getattr(request, "FIRST_FIELDS", frozenset(request.__struct_fields__))
-    fields = {name: value for name, value in _fields(request) if name in known and value is not msgspec.UNSET}
-    return hashlib.sha256(encode_canonical([operation, fields])).digest()
+    return hashlib.sha256(encode_canonical([operation, _first_form(request)])).digest()
 
 
 def _significant(value: Any) -> Any:
@@ -91,5 +89,9 @@ def _defaults_of(kind: type[msgspec.Struct]) -> list[tuple[str, Any]]:
     return [(info.name, info.default) for info in msgspec.structs.fields(kind)]
 
 
-def _fields(request: msgspec.Struct) -> list[tuple[str, Any]]:
-    return [(name, getattr(request, name)) for name in request.__struct_fields__]
+def _first_form(value: Any) -> Any:
+    if not isinstance(value, msgspec.Struct):
+        return value
+    known: frozenset[str] = getattr(value, "FIRST_FIELDS", frozenset(value.__struct_fields__))
+    given = {name: getattr(value, name) for name in value.__struct_fields__ if name in known}
+    return {name: _first_form(each) for name, each in given.items() if each is not msgspec.UNSET}

@@ -4,6 +4,7 @@ The second one writes into the tables of four packages, because one statement is
 since payments are what they are about.
 """
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -52,6 +53,14 @@ rule AS MATERIALIZED (
         SELECT xmin::text AS version, * FROM fraud_rules WHERE tenant_id = asked.id AND is_active
     ) AS own
 ),
+-- Apart for shared and own ones: of a condition with OR each tenant would be compared with each rule of all of them.
+counting AS (
+    SELECT asked.id AS asked_id, rule.* FROM asked CROSS JOIN rule
+    WHERE rule.rule_type = 'velocity' AND rule.tenant_id IS NULL
+    UNION ALL
+    SELECT asked.id AS asked_id, rule.* FROM asked JOIN rule ON rule.tenant_id = asked.id
+    WHERE rule.rule_type = 'velocity'
+),
 known AS (
     SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::timestamptz[])
         AS known (tenant_id, rule_id, version, creations_max, too_many_until)
@@ -67,7 +76,7 @@ SELECT asked.id, rule.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        asked.creations, asked.has_faults, asked.webhook_url, open.is_counted, recent.payments, recent.settled_since,
        NULL, NULL, NULL, NULL, NULL
 FROM asked
-LEFT JOIN rule ON rule.rule_type = 'velocity' AND (rule.tenant_id IS NULL OR rule.tenant_id = asked.id)
+LEFT JOIN counting AS rule ON rule.asked_id = asked.id
 LEFT JOIN known ON known.tenant_id = asked.id AND known.rule_id = rule.id AND known.version = rule.version
 CROSS JOIN LATERAL (
     SELECT rule.id IS NOT NULL
@@ -127,7 +136,9 @@ counted AS (
 held AS (
     SELECT rule.tenant_id, rule.id
     FROM fault_rules AS rule JOIN counted ON counted.tenant_id = rule.tenant_id AND counted.id = rule.id
-    WHERE rule.matched = counted.matched_before AND rule.tenant_id IN (SELECT tenant_id FROM unchanged)
+    WHERE rule.matched = counted.matched_before
+      -- An array: all counters are locked before the first rule, whatever the planner does.
+      AND rule.tenant_id = ANY (ARRAY(SELECT tenant_id FROM unchanged))
     ORDER BY rule.tenant_id, rule.id FOR NO KEY UPDATE OF rule
 ),
 valid AS (
@@ -144,7 +155,7 @@ taken AS (
     INSERT INTO idempotency_keys (tenant_id, key, fingerprint, fingerprint_version, answer_status, answer_body,
                                   created_at)
     SELECT tenant_id, key, fingerprint, $27, 201, answer_body, $1 FROM asked
-    WHERE tenant_id IN (SELECT tenant_id FROM valid)
+    WHERE tenant_id IN (SELECT tenant_id FROM valid) ORDER BY tenant_id, key COLLATE "C"
     ON CONFLICT DO NOTHING RETURNING tenant_id, key
 ),
 payment AS (
@@ -244,7 +255,7 @@ def _of_tenants(rows: Sequence[Any], known: Sequence[Known], now: datetime, memo
     described = {row["rule_id"]: row for row in rows if row["name"] is not None}
     rules = {rule_id: _rule_of(row) for rule_id, row in described.items()}
     shared = [rule for rule_id, rule in rules.items() if described[rule_id]["tenant_id"] is None]
-    with_own = {row["tenant_id"] for row in described.values()}
+    own = _own_rules(described, rules)
     earlier = {(each.tenant_id, each.count.rule_id): each for each in known}
     found: dict[UUID, Of] = {}
     counts: dict[UUID, list[Count]] = {}
@@ -258,7 +269,7 @@ def _of_tenants(rows: Sequence[Any], known: Sequence[Known], now: datetime, memo
                 creations=creations,
                 has_faults=row["has_faults"],
                 webhook_url=row["webhook_url"],
-                rules=_rules_for(tenant_id, described, rules) if tenant_id in with_own else shared,
+                rules=_in_order(shared, own[tenant_id], described) if tenant_id in own else shared,
             )
         if row["is_counted"]:
             of.recent[rule_id] = row["payments"]
@@ -270,8 +281,17 @@ def _of_tenants(rows: Sequence[Any], known: Sequence[Known], now: datetime, memo
     return found
 
 
-def _rules_for(tenant_id: UUID, described: Mapping[UUID, Any], rules: Mapping[UUID, Rule]) -> list[Rule]:
-    return [rules[rule_id] for rule_id, row in described.items() if row["tenant_id"] in (None, tenant_id)]
+def _own_rules(described: Mapping[UUID, Any], rules: Mapping[UUID, Rule]) -> dict[UUID, list[Rule]]:
+    own: dict[UUID, list[Rule]] = {}
+    for rule_id, row in described.items():
+        if row["tenant_id"] is not None:
+            own.setdefault(row["tenant_id"], []).append(rules[rule_id])
+    return own
+
+
+def _in_order(shared: Sequence[Rule], own: Sequence[Rule], described: Mapping[UUID, Any]) -> list[Rule]:
+    """Oldest first, as each of them is already."""
+    return list(heapq.merge(shared, own, key=lambda rule: (described[rule.id]["rule_created_at"], rule.id)))
 
 
 def _count_of(row: Any, rule: Rule, version: str, now: datetime) -> Count:

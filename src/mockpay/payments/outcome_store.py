@@ -7,6 +7,8 @@ from mockpay.payments.transition_store import Place
 from mockpay.postgres.parameters import columns_of
 from mockpay.postgres.pool import Connection
 
+# For locks, until the transaction ends. Who waits for longer is put off, rather than holding up all that are due.
+_WAIT_BRIEFLY_SQL: Final = "SELECT set_config('lock_timeout', '2s', true)"
 # The whole queue. Whoever holds the row is deciding it; a payment that was decided is not pending. Nothing but ids is
 # read: what can't be read as a payment must not keep the others from being settled.
 _DUE_SQL: Final = """
@@ -31,12 +33,17 @@ DELETE FROM put_off_outcomes AS put_off
 USING unnest($1::uuid[], $2::uuid[]) AS settled (tenant_id, payment_id)
 WHERE put_off.tenant_id = settled.tenant_id AND put_off.payment_id = settled.payment_id
 """
-# Of a payment that was decided in another way meanwhile.
+# Those whose payments were decided in another way meanwhile.
 _FORGET_SQL: Final = """
 DELETE FROM put_off_outcomes AS put_off USING payments AS payment
 WHERE payment.tenant_id = put_off.tenant_id AND payment.id = put_off.payment_id AND payment.status <> 'pending'
 """
 _COUNT_SQL: Final = "SELECT count(*) FROM put_off_outcomes"
+
+
+async def wait_briefly(connection: Connection) -> None:
+    """Has this transaction fail where it would wait for a lock for more than two seconds."""
+    await connection.execute(_WAIT_BRIEFLY_SQL)
 
 
 async def due(connection: Connection, limit: int) -> list[Place]:

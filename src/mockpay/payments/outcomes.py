@@ -92,6 +92,9 @@ class Outcome(msgspec.Struct, frozen=True):
     after_seconds: Delay = AT_ONCE
     seed: Seed | msgspec.UnsetType = msgspec.UNSET
 
+    FIRST_FIELDS: ClassVar = frozenset({"status", "failure_code", "success", "failed", "after_seconds", "seed"})
+    """What a fingerprint of the first version is made of."""
+
     def __post_init__(self) -> None:
         faults = list(self._faults())
         if faults:

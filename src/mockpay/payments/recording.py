@@ -12,7 +12,7 @@ from mockpay.context import Context
 from mockpay.errors import ApiError
 from mockpay.events import Event
 from mockpay.faults.rules import Asking, Counted
-from mockpay.faults.service import asking_about_webhooks, fault_of_webhook
+from mockpay.faults.service import asking_about_webhooks, fault_of_webhook, give_way
 from mockpay.idempotency.model import Answer
 from mockpay.payments.events import NAMES, event_body
 from mockpay.payments.model import Payment, Status, TriggeredBy
@@ -31,7 +31,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 def audit_content(entry_id: UUID, before: Status | None, after: Payment, triggered_by: TriggeredBy) -> Content:
-    """Of the change to what the payment now is; `before` is None for its creation."""
+    """Returns what the trail says of the change to what the payment now is. `before` is None for its creation."""
     return Content(
         id=entry_id,
         tenant_id=after.tenant_id,
@@ -55,7 +55,10 @@ async def asked_about(
     if not concerned or not context.settings.faults_are_on:
         return list(deliveries), []
     asking = await asking_about_webhooks(connection, [(each.tenant_id, Event(each.event)) for each in concerned])
-    found = [_suffering(each, asking) if each and each.tenant_id in with_faults else each for each in deliveries]
+    found: list[NewDelivery | None] = []
+    for each in deliveries:
+        found.append(_suffering(each, asking) if each and each.tenant_id in with_faults else each)
+        await give_way(asking)
     return found, asking.counted
 
 

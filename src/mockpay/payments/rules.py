@@ -1,4 +1,4 @@
-"""The table of fraud rules, as the administrator sees it. `payments.store` reads the active ones at each payment."""
+"""The table of fraud rules, as the administrator sees it. `payments.creation_store` reads those that are active."""
 
 from typing import Final
 from uuid import UUID

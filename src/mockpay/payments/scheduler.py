@@ -45,6 +45,7 @@ async def settle_due(context: Context, limit: int = BATCH_MAX) -> int:
     places: list[Place] = []
     try:
         async with context.database.transaction() as connection:
+            await store.wait_briefly(connection)
             places = await store.due(connection, limit)
             if not places:
                 return 0

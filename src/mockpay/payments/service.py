@@ -21,7 +21,7 @@ from mockpay.payments.requests import ChangePayment, CreatePayment, ListPayments
 from mockpay.payments.transition import NO_PAYMENT, Transition, move_together, move_under_locks
 from mockpay.payments.velocity import Memory
 from mockpay.payments.views import View
-from mockpay.postgres.group_commit import GroupCommit, Write
+from mockpay.postgres.group_commit import GroupCommit, Write, end_of_patience, patience_until
 from mockpay.postgres.pool import Connection
 from mockpay.tenants.model import Tenant
 from mockpay.types import given
@@ -42,7 +42,8 @@ async def create(context: Context, tenant: Tenant, request: CreatePayment, keyed
     problem = await context.address_guard.problem_with(tenant.id, request.webhook_url)
     asked = Creation(tenant.id, request, keyed, problem)
     together, under_locks = context.group_commits.of(create_together, lambda: _creations(context))
-    return await together.submit(asked) or await under_locks.submit(asked)
+    deadline = end_of_patience()
+    return await together.submit(asked, deadline) or await under_locks.submit(asked, deadline)
 
 
 async def change(
@@ -59,7 +60,12 @@ async def change(
         tenant_id=tenant.id, payment_id=payment_id, change=what, triggered_by=triggered_by, keyed=keyed, view=view
     )
     together = context.group_commits.of(move_together, lambda: _transitions(context))
-    return await together.submit(asked) or await move_under_locks(context, asked)
+    deadline = end_of_patience()
+    answer = await together.submit(asked, deadline)
+    if answer is None:
+        async with patience_until(deadline):
+            answer = await move_under_locks(context, asked)
+    return answer
 
 
 async def edit(context: Context, tenant: Tenant, payment_id: UUID, request: ChangePayment) -> Payment:

@@ -12,6 +12,7 @@ from mockpay.audit.chain import EMPTY, Entry, Head
 from mockpay.faults.rules import Counted
 from mockpay.faults.store import count_columns
 from mockpay.idempotency.model import FINGERPRINT_VERSION, KeyedRequest, Stored
+from mockpay.idempotency.store import stored_of
 from mockpay.payments.model import Payment
 from mockpay.payments.store import payment_of, state_columns
 from mockpay.postgres.parameters import columns_of, jsonb
@@ -72,7 +73,9 @@ counted AS (
 held AS (
     SELECT rule.tenant_id, rule.id
     FROM fault_rules AS rule JOIN counted ON counted.tenant_id = rule.tenant_id AND counted.id = rule.id
-    WHERE rule.matched = counted.matched_before AND rule.tenant_id IN (SELECT tenant_id FROM same)
+    WHERE rule.matched = counted.matched_before
+      -- An array: all payments are locked before the first rule, whatever the planner does.
+      AND rule.tenant_id = ANY (ARRAY(SELECT tenant_id FROM same))
     ORDER BY rule.tenant_id, rule.id FOR NO KEY UPDATE OF rule
 ),
 moved_on AS (
@@ -92,7 +95,7 @@ taken AS (
                                   created_at)
     SELECT tenant_id, key, fingerprint, $21, 200, answer_body, $1
     FROM asked JOIN unchanged USING (tenant_id, payment_id)
-    WHERE key IS NOT NULL ORDER BY tenant_id, key
+    WHERE key IS NOT NULL ORDER BY tenant_id, key COLLATE "C"
     ON CONFLICT DO NOTHING RETURNING tenant_id, key
 ),
 moved AS (
@@ -171,7 +174,7 @@ async def lock(connection: Connection, place: Place) -> None:
 
 
 async def facts(connection: Connection, asked: Sequence[tuple[UUID, UUID, str | None]]) -> list[Known]:
-    """For each, of a tenant's payment and a request's key, in their order."""
+    """Returns what is known of each, of a tenant's payment and a request's key, in their order."""
     return [_known(row) for row in await connection.fetch(_FACTS_SQL, *columns_of(asked, 3))]
 
 
@@ -197,13 +200,15 @@ async def write(
 def _known(row: asyncpg.Record) -> Known:
     columns = dict(row)
     version, sequence, entry_hash = (columns.pop(name) for name in ("version", "sequence", "entry_hash"))
-    answered = [columns.pop(name) for name in ("fingerprint", "fingerprint_version", "answer_status", "answer_body")]
+    stored = None if row["fingerprint"] is None else stored_of(row)
+    for name in ("fingerprint", "fingerprint_version", "answer_status", "answer_body"):
+        del columns[name]
     has_faults, default_url = columns.pop("has_faults"), columns.pop("default_url")
     return Known(
         payment=None if version is None else payment_of(columns),
         version=version,
         head=EMPTY if sequence is None else Head(sequence, entry_hash),
-        stored=None if answered[0] is None else Stored(*answered),
+        stored=stored,
         has_faults=has_faults,
         default_url=default_url,
     )

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 TENANTS_MAX: Final = 10_000
-"""More are not remembered at a time: the one that was asked about longest ago goes."""
+"""More are not remembered at a time: the one that was counted longest ago goes, and is counted anew."""
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,11 @@ commit costs is then shared by all that came while the one before it was at work
 """
 
 import asyncio
+import heapq
+import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
@@ -49,8 +52,9 @@ class GroupCommit(Generic[Work, Outcome]):
         self._batch_max = batch_max
         self._linger_seconds = linger_seconds
         self._patience_seconds = patience_seconds
-        self._unanswered: deque[tuple[float, asyncio.Future[Outcome]]] = deque()
-        """Each with the end of its patience, oldest first. Those that were answered go when they come first."""
+        self._unanswered: list[tuple[float, int, asyncio.Future[Outcome]]] = []
+        """A heap: each with the end of its patience. Those that were answered go when they come first."""
+        self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[Work, asyncio.Future[Outcome]]] = deque()
         self._is_writing = False
@@ -59,16 +63,17 @@ class GroupCommit(Generic[Work, Outcome]):
         self._enough: asyncio.Future[None] | None = None
         self._wanted = 0
 
-    async def submit(self, work: Work) -> Outcome:
+    async def submit(self, work: Work, deadline: float | None = None) -> Outcome:
         """When this returns the work is durable. Raises what the work was refused with, and DatabaseUnavailable.
 
-        A work whose request is cancelled meanwhile is done all the same, if its batch has begun.
+        `deadline`, by the loop's clock, is when its patience ends, if that began before. A work whose request is
+        cancelled meanwhile is done all the same, if its batch has begun.
         """
         if self._loop is None:  # each time it is asked for is a call to the system
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append((work, future))
-        self._watch(future, self._loop)
+        self._watch(future, self._loop, deadline or self._loop.time() + self._patience_seconds)
         if self._enough is not None and len(self._waiting) >= self._wanted:
             self._stop_lingering()
         if not self._is_writing:
@@ -77,13 +82,17 @@ class GroupCommit(Generic[Work, Outcome]):
             self._writer = self._loop.create_task(self._drain(), context=Context())
         return await future
 
-    def _watch(self, future: "asyncio.Future[Outcome]", loop: asyncio.AbstractEventLoop) -> None:
-        while self._unanswered and self._unanswered[0][1].done():
-            self._unanswered.popleft()
-        deadline = loop.time() + self._patience_seconds
-        self._unanswered.append((deadline, future))
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._lose_patience, loop)
+    def _watch(self, future: "asyncio.Future[Outcome]", loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        while self._unanswered and self._unanswered[0][2].done():
+            heapq.heappop(self._unanswered)
+        heapq.heappush(self._unanswered, (deadline, next(self._numbers), future))
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._unanswered[0][0], self._lose_patience, loop)
 
     def _stop_watching(self) -> None:
         """Everything is answered. A timer would keep all that the writing needs for half a minute more."""
@@ -95,11 +104,11 @@ class GroupCommit(Generic[Work, Outcome]):
     def _lose_patience(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         while self._unanswered:
-            deadline, future = self._unanswered[0]
+            deadline, _, future = self._unanswered[0]
             if not future.done() and deadline > loop.time():
-                self._timer = loop.call_at(deadline, self._lose_patience, loop)
+                self._set_timer(loop)
                 return
-            self._unanswered.popleft()
+            heapq.heappop(self._unanswered)
             if not future.done():
                 future.set_exception(_too_late())
 
@@ -131,9 +140,10 @@ class GroupCommit(Generic[Work, Outcome]):
         if self._enough is not None and not self._enough.done():
             self._enough.set_result(None)
 
-    async def _write_together(self, batch: list[tuple[Work, asyncio.Future[Outcome]]]) -> None:
+    async def _write_together(self, batch: list[tuple[Work, asyncio.Future[Outcome]]]) -> bool:
+        """Returns False where the database can't be used, so that nothing more need be tried of the same batch."""
         if not batch:
-            return
+            return True
         try:
             outcomes = await self._write([work for work, _ in batch])
         except DatabaseUnavailable as error:  # no reason to think that one by one would do better
@@ -141,15 +151,40 @@ class GroupCommit(Generic[Work, Outcome]):
                 batch = [*batch, *self._waiting]
                 self._waiting.clear()
             _settle(batch, [error] * len(batch))
+            return False
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch, [error])
-                return
+                return True
             log.warning("a batch failed, and is retried one by one", works=len(batch), cause=repr(error))
-            for each in batch:
-                await self._write_together([each])
-        else:
-            _settle(batch, outcomes)
+            return await self._write_one_by_one(batch)
+        _settle(batch, outcomes)
+        return True
+
+    async def _write_one_by_one(self, batch: list[tuple[Work, asyncio.Future[Outcome]]]) -> bool:
+        for place, each in enumerate(batch):
+            if each[1].done():  # it was told meanwhile that it waited for too long
+                continue
+            if not await self._write_together([each]):
+                error = DatabaseUnavailable()
+                _settle(batch[place + 1 :], [error] * len(batch[place + 1 :]))
+                return False
+        return True
+
+
+def end_of_patience() -> float:
+    """Returns when a request that begins now has waited for long enough, by the loop's clock."""
+    return asyncio.get_running_loop().time() + PATIENCE_SECONDS
+
+
+@asynccontextmanager
+async def patience_until(deadline: float) -> AsyncIterator[None]:
+    """Gives up what is inside at that time. Raises DatabaseUnavailable then."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise DatabaseUnavailable from error
 
 
 def _too_late() -> DatabaseUnavailable:

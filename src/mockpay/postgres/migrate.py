@@ -28,6 +28,7 @@ _APPLIED_SQL: Final = "SELECT version, name, checksum FROM schema_migrations ORD
 _RECORD_SQL: Final = "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)"
 _LATEST_SQL: Final = "SELECT max(version) FROM schema_migrations"
 
+DEADLOCKS_MAX: Final = 5
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 log = structlog.stdlib.get_logger("mockpay.migrate")
@@ -64,14 +65,7 @@ async def migrate(
     """
     role = (await rights.who_and_where(connection)).role
     try:
-        async with connection.transaction():
-            # A lock of the transaction, not the session: it works through a transaction pooler too.
-            await connection.execute(_LOCK_SQL)
-            missing = await _apply_missing(connection, migrations)
-            if await rights.owns_the_schema(connection):
-                await rights.protect_audit(connection)
-                if application is not None and application != role:
-                    await rights.give(connection, application)
+        missing = await _migrate_persistently(connection, migrations, application if application != role else None)
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(
             f"The database role {role} may not change MockPay's schema ({error}); "
@@ -80,6 +74,28 @@ async def migrate(
     for migration in missing:
         log.info("migration applied", migration=migration.name)
     return missing
+
+
+async def _migrate_persistently(
+    connection: Connection, migrations: list[Migration], application: str | None
+) -> list[Migration]:
+    """Tries again where a process of the version before, which still runs, locked its tables in another order."""
+    for attempt in range(1, DEADLOCKS_MAX + 1):
+        try:
+            async with connection.transaction():
+                # A lock of the transaction, not the session: it works through a transaction pooler too.
+                await connection.execute(_LOCK_SQL)
+                missing = await _apply_missing(connection, migrations)
+                if await rights.owns_the_schema(connection):
+                    await rights.protect_audit(connection)
+                    if application is not None:
+                        await rights.give(connection, application)
+            return missing
+        except asyncpg.DeadlockDetectedError:
+            if attempt == DEADLOCKS_MAX:
+                raise
+            log.warning("a migration met a request that was under way, and is tried again")
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _apply_missing(connection: Connection, migrations: list[Migration]) -> list[Migration]:
