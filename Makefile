@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # Behind PgBouncer is run what depends on sessions, locks and transactions, not what is about HTTP and its answers. That
 # is on the system's PostgreSQL as well, so without PgBouncer only what depends most on the server is run.
 INTEGRATION := tests/integration/test_
-BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fault_rules.py idempotency.py migrate.py outage.py \
-	outcomes.py races.py rate_limit.py replay.py rights.py rollups.py slow_database.py tenants.py transition.py)
+BEHIND_POOLER := $(addprefix $(INTEGRATION),audit.py creation.py delivery.py fair_claims.py fault_rules.py idempotency.py \
+	lock_order.py migrate.py outage.py outcomes.py races.py rate_limit.py replay.py retention.py rights.py rollups.py \
+	rules_in_motion.py slow_database.py tenants.py transition.py)
 ON_SYSTEM_SERVER := $(addprefix $(INTEGRATION),audit.py migrate.py rights.py sql.py)
 
 .DEFAULT_GOAL := help
