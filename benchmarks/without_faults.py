@@ -4,5 +4,5 @@ from unittest.mock import patch
 
 from mockpay import app, cli
 
-with patch.object(app, "Faults", lambda inner, _context_of: inner):
+with patch.object(app, "Faults", lambda inner, *_: inner):
     cli.main()
