@@ -75,12 +75,15 @@ def first_fingerprint(operation: str, request: msgspec.Struct) -> bytes:
     return hashlib.sha256(encode_canonical([operation, _first_form(request)])).digest()
 
 
-def _significant(value: Any) -> Any:
-    """Returns nested requests as objects of the fields that are not at their default."""
-    if not isinstance(value, msgspec.Struct):
-        return value
-    found = ((name, getattr(value, name), default) for name, default in _defaults_of(type(value)))
-    return {name: _significant(given) for name, given, default in found if given != default}
+def _significant(request: msgspec.Struct) -> dict[str, Any]:
+    """Returns the fields that are not at their default, nested requests in the same way."""
+    found = {}
+    for name, default in _defaults_of(type(request)):
+        given = getattr(request, name)
+        if given is default or given == default:  # to ask whether it is the same is the faster of the two
+            continue
+        found[name] = _significant(given) if isinstance(given, msgspec.Struct) else given
+    return found
 
 
 @functools.cache

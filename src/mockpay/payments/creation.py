@@ -131,16 +131,20 @@ async def decide(
         creations_max[tenant_id] = min(highest, creations_max.get(tenant_id, highest))
     if any(payment.outcome for payment in new.values()):
         new = _with_due_times(new, await store.database_now(connection))
-    complete = [_complete(context, firsts[key], new[key], facts.of[key[0]]) for key in sorted(new)]
+    keys = sorted(new)
+    complete = [_complete(context, firsts[key], new[key], facts.of[key[0]]) for key in keys]
     deliveries, counted = await asked_about(
         context,
         connection,
         [each.delivery for each in complete],
         {id_ for id_, of in facts.of.items() if of.has_faults},
     )
-    whole = [msgspec.structs.replace(each, delivery=of) for each, of in zip(complete, deliveries, strict=True)]
+    whole = [
+        each if each.delivery is of else msgspec.structs.replace(each, delivery=of)
+        for each, of in zip(complete, deliveries, strict=True)
+    ]
     return Decision(
-        new=dict(zip(sorted(new), whole, strict=True)),
+        new=dict(zip(keys, whole, strict=True)),
         firsts=firsts,
         creations_max={tenant_id: creations_max[tenant_id] for tenant_id in sorted(creations_max)},
         counted=counted,

@@ -82,7 +82,10 @@ async def attempt(context: Context, connection: Connection, asked: Sequence[Tran
     moved = _firsts([each for each in decided if isinstance(each, Moved)])
     with_faults = {each.tenant_id for each, facts in zip(asked, known, strict=True) if facts.has_faults}
     deliveries, counted = await asked_about(context, connection, [each.delivery for each in moved], with_faults)
-    whole = [msgspec.structs.replace(each, delivery=of) for each, of in zip(moved, deliveries, strict=True)]
+    whole = [
+        each if each.delivery is of else msgspec.structs.replace(each, delivery=of)
+        for each, of in zip(moved, deliveries, strict=True)
+    ]
     written = await store.write(connection, whole, counted, now) if whole else set()
     done = {each.place: each for each in moved if each.place in written}
     return Attempt(
