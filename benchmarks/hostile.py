@@ -94,7 +94,7 @@ Attack = Callable[[Stage], ExitStack]
 
 
 def measure(folder: Path) -> Iterator[tuple[str, Times, Times]]:
-    """What is attacked, the times with the usual neighbour, and those with the hostile one."""
+    """Yields what is attacked, the times with the usual neighbour, and those with the hostile one."""
     settings = {
         "MOCKPAY_DATA_DIR": str(folder / "hostile"),
         "MOCKPAY_ADMIN_KEY": ADMIN_KEY,
@@ -126,7 +126,7 @@ def _in_turns(stage: Stage, usual: Attack, hostile: Attack) -> tuple[Times, Time
 
 
 def _times(stage: Stage) -> Times:
-    """Of payments that are flagged, one after the other, and so have a webhook at once."""
+    """Measures payments that are flagged, one after the other, and so have a webhook at once."""
     stage.gateway.register(f"{uuid.uuid4()}@example.com")
     creates, webhooks = [], []
     for _ in range(PAYMENTS):

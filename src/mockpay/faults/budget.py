@@ -21,14 +21,14 @@ PROCESS_BODY_BYTES_MAX: Final = 32 * MEBIBYTE
 
 @dataclass(slots=True)
 class Held:
-    """What one tenant, or all of them, have under way: requests that faults hold, and the bytes of their bodies."""
+    """Counts what one tenant, or all of them, have under way: requests that are held, and the bytes of their bodies."""
 
     requests: int = 0
     body_bytes: int = 0
 
 
 class HoldBudget:
-    """Of one process, which may have `connections_max` connections: half of them are for requests that no fault holds.
+    """Bounds what faults hold in one process. Half of its `connections_max` are for requests that no fault holds.
 
     A tenant gets half of what the process has at most, so that there is something left for the others.
     """

@@ -73,7 +73,7 @@ class Faults:
             await self._inject(injection, scope, receive, send)
 
     async def _asked_for(self, scope: HTTPScope, tenant: Tenant, held: ExitStack) -> Injection | None:
-        """What this request suffers. If it is to be held, it is counted until `held` is left.
+        """Returns what this request suffers. If it is to be held, it is counted until `held` is left.
 
         Raises InvalidRequest for the header, FaultsOff, TooManyHeld and DatabaseUnavailable.
         """
@@ -85,7 +85,7 @@ class Faults:
         return _told(scope, injection, rule_id)
 
     async def _chosen(self, scope: HTTPScope, tenant: Tenant) -> tuple[Injection | None, UUID | None]:
-        """By the header, or by the rule that is named then."""
+        """Returns what the header asks for, or else a rule, which is named then."""
         header = header_of(scope, _RAW_HEADER)
         if header is not None:
             refuse_when_off(self._context_of())

@@ -65,7 +65,7 @@ class TellingProtocol(LimitedProtocol):
             super().answer(error)
 
     def give_way(self) -> None:
-        """As at the end of the time for which it may be held: the client sees a reset."""
+        """Resets it, as at the end of the time for which it may be held."""
         if self.is_held:
             reset(self.transport)
         else:

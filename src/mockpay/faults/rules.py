@@ -95,7 +95,7 @@ def fires(rule: Rule) -> bool:
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rule is to count from now on, if it has still counted `matched_before`."""
+    """Says what a rule is to count from now on, if it has still counted `matched_before`."""
 
     tenant_id: UUID
     rule_id: UUID
@@ -132,7 +132,7 @@ class Asking:
 
     @property
     def counted(self) -> list[Counted]:
-        """Those that were asked."""
+        """Returns what the rules that were asked count now."""
         return [
             Counted(
                 tenant_id=tenant_id,
