@@ -177,14 +177,21 @@ def measure_thresholds(report: Report, folder: Path, access: DatabaseAccess, sec
     for threshold in THRESHOLDS[1:]:
         of_limit = found[2, threshold] / limit
         report.bar(
-            f"create, 32 connections, 2 processes, one tenant, threshold {threshold:,}", "≥ 0.6 of the ceiling",
+            f"create, 32 connections, 2 processes, one tenant, threshold {threshold:,}, better of two rounds",
+            "≥ 0.6 of the ceiling",
             f"{of_limit:.2f}", is_met=of_limit >= 0.6,
         )  # fmt: skip
         of_one = found[2, threshold] / found[1, threshold]
-        report.bar(f"2 processes to 1, the same, threshold {threshold:,}", "≥ 1", f"{of_one:.2f}", is_met=of_one >= 1)
+        report.bar(
+            f"2 processes to 1, the same, better rounds, threshold {threshold:,}",
+            "≥ 1",
+            f"{of_one:.2f}",
+            is_met=of_one >= 1,
+        )
     between = found[2, THRESHOLDS[2]] / found[2, THRESHOLDS[1]]
     report.bar(
-        f"threshold {THRESHOLDS[2]:,} to {THRESHOLDS[1]:,}, 2 processes", "≥ 0.9: no dependence", f"{between:.2f}",
+        f"threshold {THRESHOLDS[2]:,} to {THRESHOLDS[1]:,}, 2 processes, better rounds",
+        "≥ 0.9: no dependence", f"{between:.2f}",
         is_met=between >= 0.9,
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from tests.integration.conftest import ADMIN_KEY, open_client
 from tests.integration.test_creation import create, creation, told
 from tests.support.counting import open_counting_database
 from tests.support.gateway import check_payloads, register
+from tests.support.waiting import until_blocked
 
 NEVER = {"fault": "drop", "event": "fraud.detected", "probability": 0}
 FLAGGED = {"amount": 200_000, "currency": "USD", "webhook_url": "http://127.0.0.1:9/"}
@@ -207,9 +208,7 @@ async def test_a_rule_that_was_asked_meanwhile_is_asked_again(context: Context, 
     async with superuser.transaction():
         await superuser.execute("UPDATE fault_rules SET matched = 1, fired = 1")
         creating = asyncio.create_task(create_together(context, Memory(), asked))
-        async with asyncio.timeout(10):
-            while not await superuser.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it is in another process
-                await asyncio.sleep(0.01)
+        await until_blocked(superuser, 1)
     assert await creating == [None]
     assert await superuser.fetchval("SELECT count(*) FROM payments") == 0
     [answer] = await create_under_locks(context, Memory(), asked)

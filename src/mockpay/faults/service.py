@@ -48,7 +48,7 @@ async def create(context: Context, tenant: Tenant, request: CreateFault) -> Rule
 
 
 async def replace_all(context: Context, tenant: Tenant, requests: list[CreateFault]) -> list[Rule]:
-    """In place of all that there were. Raises FaultsOff."""
+    """Makes these rules in place of all that there were. Raises FaultsOff."""
     refuse_when_off(context)
     rules = [_new_rule(context, request) for request in requests]
     async with context.database.transaction() as connection:
@@ -91,7 +91,7 @@ async def fired_by(context: Context, tenant: Tenant, operation: Operation) -> Ru
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the rules say of a request. `fired` is None where it shall not fail."""
+    """Says what the rules make of a request. `fired` is None where it shall not fail."""
 
     fired: Rule | None
 

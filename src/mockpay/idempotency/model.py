@@ -11,7 +11,7 @@ from mockpay.exact_json import encode_canonical
 
 MAX_KEY_LENGTH = 255
 FINGERPRINT_VERSION: Final = 2
-"""In which form fingerprints are made now. The first one held every field of a request, also those at their default."""
+"""Names the form in which fingerprints are made now. The first held every field, also those at their default."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -52,7 +52,7 @@ class Creation(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What is to be written, and for how many creations meanwhile it holds.
+    """Holds what is to be written, and for how many creations meanwhile that is right.
 
     `firsts` are the requests that it is made for: of several with one key the first.
     """

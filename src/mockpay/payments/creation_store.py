@@ -194,7 +194,7 @@ Key = tuple[UUID, str]
 
 
 class Of(msgspec.Struct, frozen=True, kw_only=True):
-    """What is decided by of one tenant. `rules` are in the order in which they are applied.
+    """Holds what is decided by, of one tenant. `rules` are in the order in which they are applied.
 
     `recent` holds, by velocity rule, how many payments were made in its window. `creations` tells later whether that
     still is so.
@@ -208,7 +208,7 @@ class Of(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What is decided by, of one moment: by tenant, and by the keys that stand for an answer already."""
+    """Holds what is decided by, of one moment: by tenant, and by the keys that stand for an answer already."""
 
     of: dict[UUID, Of]
     stored: dict[Key, Stored]

@@ -81,7 +81,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Assessment(msgspec.Struct, frozen=True):
-    """What the rules say of one payment.
+    """Says what the rules make of one payment.
 
     `room` is how many payments of the tenant may be created by others, between the count and the moment when this is
     written, without changing it. It is None where no number of them would.

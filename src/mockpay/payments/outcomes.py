@@ -93,7 +93,7 @@ class Outcome(msgspec.Struct, frozen=True):
     seed: Seed | msgspec.UnsetType = msgspec.UNSET
 
     FIRST_FIELDS: ClassVar = frozenset({"status", "failure_code", "success", "failed", "after_seconds", "seed"})
-    """What a fingerprint of the first version is made of."""
+    """These are what a fingerprint of the first version is made of."""
 
     def __post_init__(self) -> None:
         faults = list(self._faults())

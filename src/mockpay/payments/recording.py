@@ -21,7 +21,7 @@ from mockpay.webhooks.store import NewDelivery
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What became of each request of a batch, in their order; None where nothing is decided.
+    """Tells what became of each request of a batch, in their order; None where nothing is decided.
 
     `is_news` says that a webhook was queued.
     """

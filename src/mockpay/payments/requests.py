@@ -56,7 +56,7 @@ class CreatePayment(msgspec.Struct, frozen=True):
     FIRST_FIELDS: ClassVar = frozenset(
         {"amount", "currency", "webhook_url", "description", "metadata", "payment_method", "outcome"}
     )
-    """What a fingerprint of the first version is made of. A field that is added later is none of these."""
+    """These are what a fingerprint of the first version is made of. A field that is added later is none of these."""
 
     def __post_init__(self) -> None:
         try:
